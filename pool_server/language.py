@@ -10,6 +10,8 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any, TypeVar, cast
 
+import msgspec
+
 LookUp = Callable[[str], str]
 K = TypeVar("K")
 
@@ -56,3 +58,39 @@ class Words(dict[K, str]):
     def messages(self) -> list[str]:
         """The texts as they stand in the catalogue."""
         return list(super().values())
+
+
+class LazyText(msgspec.Struct, frozen=True):
+    """A text whose language is not known yet: of an exception, or kept until somebody reads it. `str(…)` is English,
+    for the log, the shell and programs; `localized(…)` is in the language of the task that shows it."""
+
+    message: str
+    values: dict[str, LazyText | str | int] = {}
+
+    def __str__(self) -> str:
+        return self.message.format_map(self.values) if self.values else self.message
+
+
+def lazy(message: str, **values: object) -> LazyText:
+    """The message with `{name}` replaced by the value of that name; one that is an exception is what it says."""
+    return LazyText(message, {name: _place(value) for name, value in values.items()})
+
+
+def lazy_of(said: object) -> LazyText:
+    """What an exception or a text says; what is not in the catalogue, such as a vendor's words, stays as it is."""
+    if isinstance(said, BaseException):
+        said = said.args[0] if said.args else ""
+    return said if isinstance(said, LazyText) else LazyText(str(said))
+
+
+def localized(said: object) -> str:
+    """What an exception or a text says, in the language of this task."""
+    text = lazy_of(said)
+    values = {name: localized(value) if isinstance(value, LazyText) else value for name, value in text.values.items()}
+    return gettext(text.message, **values)
+
+
+def _place(value: object) -> LazyText | str | int:
+    if isinstance(value, BaseException):
+        return lazy_of(value)
+    return value if isinstance(value, LazyText | str | int) else str(value)

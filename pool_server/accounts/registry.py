@@ -25,6 +25,7 @@ from pool_server.core import processes
 from pool_server.core.enums import AccountState, Operation, Provider, Refusal
 from pool_server.core.origins import origin
 from pool_server.core.settings import Settings
+from pool_server.language import lazy
 from pool_server.providers import Credential, CredentialRejectedError, provider_module, surely_has_model
 
 SLICE_S = 0.005  # a long work on the event loop lets others go on after so long
@@ -137,7 +138,7 @@ class Registry:
         if not found:
             return look
         rejected = [
-            RejectedFile(look.items[account].found.name, f"the same sign-in as {name}")
+            RejectedFile(look.items[account].found.name, lazy("the same sign-in as {name}", name=name))
             for account, name in found.items()
         ]
         items = {account: item for account, item in look.items.items() if account not in found}

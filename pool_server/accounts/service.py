@@ -36,6 +36,7 @@ from pool_server.accounts.sign_in.service import SignIns
 from pool_server.core.enums import AccountState, FaultKind, Operation, Provider
 from pool_server.core.models import Fault, HttpRequest, Send, WindowObservation
 from pool_server.core.settings import Settings
+from pool_server.language import lazy, localized
 from pool_server.providers import SPECS, Credential, UsageAnswer
 from pool_server.storage import Store
 from pool_server.storage.leases import EmbeddedLeases, FixedDuties
@@ -304,7 +305,7 @@ class Accounts:
             async with asyncio.timeout(REFRESH_PATIENCE_S):
                 return await self._background.refresher.refresh(account_id, failed_token)
         except TimeoutError:
-            failure = RefreshError("the refresh takes long", permanent=False, retry_at=self._clock() + REFUSED_S)
+            failure = RefreshError(lazy("the refresh takes long"), permanent=False, retry_at=self._clock() + REFUSED_S)
         except RefreshError as exc:
             failure = exc
         self._refused(account_id, failure)
@@ -425,7 +426,7 @@ class Accounts:
 
     def rejected(self) -> list[dict[str, str]]:
         """The files and folders that could not be used or read, with the reason."""
-        return [{"file": r.file, "reason": r.reason} for r in self._registry.credentials.rejected]
+        return [{"file": r.file, "reason": localized(r.said)} for r in self._registry.credentials.rejected]
 
     def folder_trouble(self) -> dict[str, str]:
         """Credential files and folders that are known and cannot be read now, or were emptied, and a pool folder that

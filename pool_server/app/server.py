@@ -447,7 +447,7 @@ class Server:
             if self._shared is not None:
                 await self._shared.describe(self.settings, self.users.mark)
             report: dict[str, Any] = msgspec.to_builtins(await self.accounts.reload(self.settings))
-            return {**report, "settings_error": error, "restart_needed": restart}
+            return {**report, "rejected": self.accounts.rejected(), "settings_error": error, "restart_needed": restart}
 
     def _apply(self, settings: Settings, sources: dict[str, str]) -> None:
         self.users.reload(settings)  # may refuse a secret, before anything has changed

@@ -25,6 +25,7 @@ from pool_server.cli.common import one_line
 from pool_server.core.enums import Provider
 from pool_server.core.settings import Settings
 from pool_server.gateway import Upstream
+from pool_server.language import lazy_of
 from pool_server.ledger import Filters
 from pool_server.providers import CredentialRejectedError
 from pool_server.providers.keys.pasted import recognise
@@ -221,7 +222,7 @@ class Resting:
             provider = Provider(body["provider"])
             found = recognise(body["credential"], now=time.time())
             if found.provider not in (provider, None):
-                raise CredentialRejectedError(f"this is no credential of {provider.value}")
+                raise CredentialRejectedError(lazy_of(f"this is no credential of {provider.value}"))
             try:
                 return await pool.add(NewAccount(provider, dict(found.data), body["name"]))
             except SameAccountError as known:

@@ -13,8 +13,9 @@ from pool_server.core.enums import ApiFamily, CredentialKind, Dialect, Operation
 from pool_server.core.models import ClientCall, Fault, HttpAnswer, HttpRequest, UpstreamRequest, WindowObservation
 from pool_server.core.origins import PUBLIC_ONLY, origins
 from pool_server.core.settings import Settings
+from pool_server.language import LazyText, lazy
 from pool_server.providers.credential import Credential, CredentialRejectedError, Fields
-from pool_server.providers.keys import KeySpec, belongs_to, read_key, refuse_addresses
+from pool_server.providers.keys import KeySpec, belongs_to, missing, read_key, refuse_addresses
 
 
 class Refreshed(msgspec.Struct, frozen=True):
@@ -41,10 +42,10 @@ class RefreshRejectedError(Exception):
     """
 
     def __init__(
-        self, reason: str, *, permanent: bool = False, retry_at: float | None = None, suspended: bool = False
+        self, reason: LazyText, *, permanent: bool = False, retry_at: float | None = None, suspended: bool = False
     ) -> None:
         super().__init__(reason)
-        self.reason = reason
+        self.reason = str(reason)
         self.permanent = permanent
         self.retry_at = retry_at
         self.suspended = suspended
@@ -169,7 +170,7 @@ class ProviderModule(ABC):
         cred = read_key(self.spec.provider, self.spec.keys, fields, account)
         if cred is None:
             other = belongs_to(fields.data, account.partition(":")[2])
-            raise CredentialRejectedError(other or f"no usable credential: {self.spec.missing} is missing")
+            raise CredentialRejectedError(other or missing(self.spec.missing))
         return cred
 
     def sign_in(self, fields: Fields, account: str) -> Credential | None:
@@ -254,7 +255,7 @@ class ProviderModule(ABC):
 
     def refresh_answer(self, cred: Credential, answer: HttpAnswer, *, now: float) -> Refreshed:
         """Reads the refresh's answer. Raises RefreshFault."""
-        raise RefreshRejectedError("this credential has nothing to refresh", permanent=True)
+        raise RefreshRejectedError(lazy("this credential has nothing to refresh"), permanent=True)
 
     def refresh_due_at(self, cred: Credential, *, now: float) -> float | None:
         """When to refresh (unix seconds, possibly past); None = never on a timer."""

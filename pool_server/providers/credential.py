@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from pool_server.core.enums import CredentialKind, Dialect, Provider
+from pool_server.language import LazyText, lazy
 from pool_server.providers.redact import HIDDEN
 from pool_server.providers.times import moment, number
 
@@ -25,6 +26,9 @@ _MOST_NAMES, _LONGEST_NAME = 200, 200  # of models an account calls otherwise, a
 
 class CredentialRejectedError(Exception):
     """A credential file that cannot be used. The text is one line without anything secret."""
+
+    def __init__(self, said: LazyText) -> None:
+        super().__init__(said)
 
 
 class KeyAuth(StrEnum):
@@ -195,7 +199,8 @@ class Fields:
 
     def __init__(self, data: object, where: str = "") -> None:
         if not isinstance(data, Mapping):
-            raise CredentialRejectedError(f"{where.rstrip('.') or 'the file'} is not a JSON object")
+            what = where.rstrip(".") or lazy("the file")
+            raise CredentialRejectedError(lazy("{what} is not a JSON object", what=what))
         self.data = data
         self._where = where
 
@@ -206,10 +211,10 @@ class Fields:
             if value is None:
                 continue
             if not isinstance(value, str):
-                raise CredentialRejectedError(f"{self._where}{name} must be a text")
+                raise CredentialRejectedError(lazy("{name} must be a text", name=self._where + name))
             value = value.strip()
             if len(value) > _LONGEST or not value.isprintable():
-                raise CredentialRejectedError(f"{self._where}{name} is not a usable value")
+                raise CredentialRejectedError(lazy("{name} is not a usable value", name=self._where + name))
             if value:
                 return value
         return ""
@@ -218,7 +223,7 @@ class Fields:
         """Like `text`, for what travels in a header: printable ASCII without spaces."""
         value = self.text(*names)
         if not value.isascii() or " " in value:
-            raise CredentialRejectedError(f"{self._where}{names[0]} is not a usable token")
+            raise CredentialRejectedError(lazy("{name} is not a usable token", name=self._where + names[0]))
         return value
 
     def when(self, name: str) -> float | None:
@@ -228,7 +233,7 @@ class Fields:
             return None
         at = moment(value)
         if at is None:
-            raise CredentialRejectedError(f"{self._where}{name} is not a moment in time")
+            raise CredentialRejectedError(lazy("{name} is not a moment in time", name=self._where + name))
         return at
 
     def texts(self, name: str) -> tuple[str, ...]:
@@ -239,7 +244,7 @@ class Fields:
         if isinstance(value, str):
             return tuple(value.split())
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-            raise CredentialRejectedError(f"{self._where}{name} must be a list of texts")
+            raise CredentialRejectedError(lazy("{name} must be a list of texts", name=self._where + name))
         return tuple(item for item in value if item)
 
     def names_for(self, name: str) -> tuple[tuple[str, str], ...]:
@@ -248,10 +253,22 @@ class Fields:
         if value is None:
             return ()
         if not isinstance(value, dict) or len(value) > _MOST_NAMES:
-            raise CredentialRejectedError(f"{self._where}{name} must be an object of at most {_MOST_NAMES} texts")
+            raise CredentialRejectedError(
+                lazy(
+                    "{name} must be an object of at most {most} texts",
+                    name=self._where + name,
+                    most=_MOST_NAMES,
+                )
+            )
         for asked, own in value.items():
             if not (asked and isinstance(own, str) and own and max(len(asked), len(own)) <= _LONGEST_NAME):
-                raise CredentialRejectedError(f"{self._where}{name} must hold names of 1 to {_LONGEST_NAME} characters")
+                raise CredentialRejectedError(
+                    lazy(
+                        "{name} must hold names of 1 to {most} characters",
+                        name=self._where + name,
+                        most=_LONGEST_NAME,
+                    )
+                )
         return tuple(value.items())
 
     def inner(self, name: str) -> Fields | None:
@@ -267,7 +284,7 @@ class Fields:
         if scheme and "://" not in value:
             value = f"{scheme}://{value}"
         if not usable_url(value):
-            raise CredentialRejectedError(f"{self._where}{names[0]} is not an http or https address")
+            raise CredentialRejectedError(lazy("{name} is not an http or https address", name=self._where + names[0]))
         return value.rstrip("/")
 
     def has(self, name: str) -> bool:

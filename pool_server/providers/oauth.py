@@ -7,6 +7,7 @@ from typing import Any
 from pool_server.core.enums import FaultKind
 from pool_server.core.lenient_json import read_any
 from pool_server.core.models import HttpAnswer
+from pool_server.language import lazy
 from pool_server.providers.base import RefreshRejectedError
 from pool_server.providers.evidence.reading import ErrorFacts, is_challenge, message_of, read_error
 from pool_server.providers.evidence.rules import FaultTable, classify
@@ -34,7 +35,8 @@ def token_answer(
     """The JSON object of a good token answer. Raises RefreshFault; `dead_statuses` are those that mean, as JSON
     and without a better word, that the refresh token is dead; `rate_cap` bounds the wait after a 429 (seconds)."""
     if answer.status == 0:
-        raise RefreshRejectedError(f"the token endpoint could not be reached: {_network_words(answer)}")
+        error = _network_words(answer)
+        raise RefreshRejectedError(lazy("the token endpoint could not be reached: {error}", error=error))
     if 200 <= answer.status < 300:
         return _tokens(answer)
     facts = read_error(answer.headers, answer.body)
@@ -48,11 +50,11 @@ def _network_words(answer: HttpAnswer) -> str:
 def _tokens(answer: HttpAnswer) -> dict[str, Any]:
     data = read_any(answer.body)
     if not isinstance(data, dict):
-        raise RefreshRejectedError("the token endpoint answered something that is no JSON object")
+        raise RefreshRejectedError(lazy("the token endpoint answered something that is no JSON object"))
     for name in ("access_token", "refresh_token", "id_token", "resource_url", "scope"):
         value = data.get(name)
         if value is not None and not (isinstance(value, str) and value.isascii() and value.isprintable()):
-            raise RefreshRejectedError(f"the token endpoint answered a {name} that cannot be one")
+            raise RefreshRejectedError(lazy("the token endpoint answered a {name} that cannot be one", name=name))
     return data
 
 
@@ -63,27 +65,38 @@ def refresh_fault(
     status, words = answer.status, message_of(facts, answer.status)
     code = facts.code or facts.kind
     if is_challenge(status, answer.headers, answer.body, facts) or facts.html:
-        return RefreshRejectedError(f"the token endpoint answered a web page ({status})", retry_at=now + 5 * MINUTE)
+        return RefreshRejectedError(
+            lazy("the token endpoint answered a web page ({status})", status=status), retry_at=now + 5 * MINUTE
+        )
     if status == 429:
         wait = retry_after(answer.headers, now=now) or RATE_DEFAULT
         return RefreshRejectedError(
-            f"the token endpoint asks to slow down: {words}", retry_at=now + min(max(wait, RATE_LEAST), rate_cap)
+            lazy("the token endpoint asks to slow down: {words}", words=words),
+            retry_at=now + min(max(wait, RATE_LEAST), rate_cap),
         )
     if status >= 500 or status in (408, 425):
-        return RefreshRejectedError(f"the token endpoint fails ({status}): {words}")
+        return RefreshRejectedError(lazy("the token endpoint fails ({status}): {words}", status=status, words=words))
     fault = classify(_SHARED, SHARED, status, answer.headers, answer.body, now=now, model="")
     if fault.kind is FaultKind.SUSPENDED:
-        return RefreshRejectedError(f"the provider stopped the account: {words}", permanent=True, suspended=True)
+        return RefreshRejectedError(
+            lazy("the provider stopped the account: {words}", words=words), permanent=True, suspended=True
+        )
     if facts.says(_GEO):
         return RefreshRejectedError(
-            "the token endpoint refuses this country; give the account the proxy_url it was signed in from",
+            lazy("the token endpoint refuses this country; give the account the proxy_url it was signed in from"),
             retry_at=now + OPERATOR_WAIT,
         )
     if code in _CLIENT:
-        return RefreshRejectedError(f"the OAuth client is refused ({code}): {words}", retry_at=now + OPERATOR_WAIT)
+        return RefreshRejectedError(
+            lazy("the OAuth client is refused ({code}): {words}", code=code, words=words), retry_at=now + OPERATOR_WAIT
+        )
     if code in _DEAD or status in dead_statuses:
-        return RefreshRejectedError(f"the refresh token is refused ({code or status}): {words}", permanent=True)
-    return RefreshRejectedError(f"the token endpoint refuses ({status}): {words}", retry_at=now + 5 * MINUTE)
+        return RefreshRejectedError(
+            lazy("the refresh token is refused ({code}): {words}", code=code or status, words=words), permanent=True
+        )
+    return RefreshRejectedError(
+        lazy("the token endpoint refuses ({status}): {words}", status=status, words=words), retry_at=now + 5 * MINUTE
+    )
 
 
 def lead_seconds(expires_at: float, issued_at: float | None, *, longest: float, unknown: float) -> float:

@@ -17,6 +17,7 @@ from pool_server.core.lenient_json import read_any
 from pool_server.core.models import HttpRequest, Usage
 from pool_server.core.origins import origins
 from pool_server.core.settings import Settings
+from pool_server.language import LazyText, lazy
 from pool_server.providers.times import moment, number, rfc3339
 
 DAY_S = 86_400
@@ -29,7 +30,7 @@ class SpendReport(NamedTuple):
     `next_page` "" = the last page."""
 
     days: tuple[tuple[int, float], ...]
-    gaps: tuple[str, ...]
+    gaps: tuple[LazyText, ...]
     next_page: str
 
 
@@ -37,7 +38,7 @@ class VendorSpend(NamedTuple):
     """Dollars by a vendor's own books. With `gaps`, each a clause in words, they are a part of what was spent."""
 
     usd: float
-    gaps: tuple[str, ...]
+    gaps: tuple[LazyText, ...]
 
 
 class UsageReport(NamedTuple):
@@ -86,7 +87,7 @@ def spend_request(provider: Provider, admin_key: str, frm: int, to: int, setting
         query = [("start_time", str(frm)), ("end_time", str(to)), ("bucket_width", "1d"), ("limit", "31")]
         headers = (("Authorization", f"Bearer {admin_key}"),)
     else:
-        raise ValueError(f"{provider.value} has no report of what was spent")
+        raise ValueError(lazy("{provider} has no report of what was spent", provider=provider.value))
     query += [("page", page)] if page else []
     return HttpRequest("GET", f"{base}{path}?{urlencode(query)}", headers, egress=origins(base))
 
@@ -94,21 +95,21 @@ def spend_request(provider: Provider, admin_key: str, frm: int, to: int, setting
 def read_spend(provider: Provider, body: bytes) -> SpendReport:
     """A page of the report. Raises ValueError, in one line, for what is none."""
     days: list[tuple[int, float]] = []
-    gaps: list[str] = []
+    gaps: list[LazyText] = []
     try:
         told: Any = read_any(body)
         for bucket in told["data"]:
             day, amounts = _day(bucket), [_dollars(provider, result) for result in bucket["results"]]
-            gaps += [amount for amount in amounts if isinstance(amount, str)]
+            gaps += [amount for amount in amounts if isinstance(amount, LazyText)]
             if day is None:
-                gaps.append("a day in it cannot be read")
+                gaps.append(lazy("a day in it cannot be read"))
             else:
-                days.append((day, sum(amount for amount in amounts if not isinstance(amount, str))))
+                days.append((day, sum(amount for amount in amounts if not isinstance(amount, LazyText))))
         page = _next_page(told)
     except (KeyError, TypeError, AttributeError):
-        raise ValueError("the vendor's answer is no report of what was spent") from None
+        raise ValueError(lazy("the vendor's answer is no report of what was spent")) from None
     if page is None:
-        gaps.append("it goes on, and does not say where")
+        gaps.append(lazy("it goes on, and does not say where"))
     return SpendReport(tuple(days), tuple(gaps), page or "")
 
 
@@ -122,12 +123,16 @@ def add_up(pages: Sequence[SpendReport], frm: int, to: int) -> VendorSpend:
     asked = set(range(frm, to, DAY_S))
     missing = len(asked - set(seen))
     if missing:
-        gaps.append(f"{missing} of {len(asked)} days {'is' if missing == 1 else 'are'} not in it")
+        gaps.append(
+            lazy("1 of {all} days is not in it", all=len(asked))
+            if missing == 1
+            else lazy("{missing} of {all} days are not in it", missing=missing, all=len(asked))
+        )
     if len(seen) != len(set(seen)):
-        gaps.append("a day stands in it more than once")
+        gaps.append(lazy("a day stands in it more than once"))
     if not pages or pages[-1].next_page:
-        gaps.append("it has more pages than were read")
-    return VendorSpend(usd, tuple(dict.fromkeys(gaps)))
+        gaps.append(lazy("it has more pages than were read"))
+    return VendorSpend(usd, tuple({str(gap): gap for gap in gaps}.values()))
 
 
 def read_report(provider: Provider, body: bytes) -> UsageReport:
@@ -171,7 +176,7 @@ def _next_page(told: dict[str, Any]) -> str | None:
     return None if told.get("has_more") or page else ""
 
 
-def _dollars(provider: Provider, result: dict[str, Any]) -> float | str:
+def _dollars(provider: Provider, result: dict[str, Any]) -> float | LazyText:
     """An amount, or why it is not known. Claude tells cents."""
     amount, currency, unit = result.get("amount"), result.get("currency"), 100
     if provider is not Provider.CLAUDE:
@@ -179,8 +184,9 @@ def _dollars(provider: Provider, result: dict[str, Any]) -> float | str:
         amount, currency, unit = told.get("value"), told.get("currency"), 1
     name, value = str(currency).upper(), number(amount)
     if name != "USD":
-        return f"an amount is in {name}" if _CURRENCY.fullmatch(name) else "an amount names no currency"
-    return "an amount cannot be read" if value is None else value / unit
+        known = _CURRENCY.fullmatch(name) is not None
+        return lazy("an amount is in {currency}", currency=name) if known else lazy("an amount names no currency")
+    return lazy("an amount cannot be read") if value is None else value / unit
 
 
 def _claude(result: dict[str, Any]) -> Usage:

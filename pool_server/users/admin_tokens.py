@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from pool_server.core.enums import Denial, TokenScope
+from pool_server.language import gettext as _
 from pool_server.storage import Store
 from pool_server.users.changes import stored
 from pool_server.users.models import (
@@ -69,12 +70,12 @@ class AdminTokens:
         now = self._clock()
         label = " ".join(label.split())
         if not label or len(label) > _LABEL or not label.isprintable():
-            raise bad_value(f"label must be a name of 1 to {_LABEL} visible characters")
+            raise bad_value(_("label must be a name of 1 to {most} visible characters", most=_LABEL))
         unknown = [scope for scope in scopes if scope not in tuple(TokenScope)]
         if unknown or not scopes:
-            raise bad_value(f"scopes must be some of {', '.join(TokenScope)}")
+            raise bad_value(_("scopes must be some of {known}", known=", ".join(TokenScope)))
         if expires is not None and not now < expires < 1e11:
-            raise bad_value("the token would have expired already, or never would")
+            raise bad_value(_("the token would have expired already, or never would"))
         made = f"pst_{secrets.token_hex(6)}_{secrets.token_urlsafe(32)}"
         wanted = [scope.value for scope in TokenScope if scope in scopes]
         token = AdminToken(made.split("_")[1], _hash(made), label, wanted, now, expires)

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from pool_server.core.enums import Denial
+from pool_server.language import gettext as _
 from pool_server.storage import Store, StoreError, Txn
 from pool_server.storage.change_feed import append, next_number, number_key
 from pool_server.users.models import (
@@ -35,7 +36,7 @@ async def stored(change: Awaitable[T]) -> T:
     try:
         return await change
     except StoreError as exc:
-        raise RefusedError(Denial.STORE, f"nothing was changed: {exc}", 503) from exc
+        raise RefusedError(Denial.STORE, _("nothing was changed: {error}", error=exc), 503) from exc
 
 
 async def commit(store: Store, change: Callable[[Txn], T]) -> T:
@@ -48,7 +49,7 @@ async def asked(answer: Awaitable[T]) -> T:
     try:
         return await answer
     except StoreError as exc:
-        raise RefusedError(Denial.STORE, "nobody can sign in just now; try again in a moment", 503) from exc
+        raise RefusedError(Denial.STORE, _("nobody can sign in just now; try again in a moment"), 503) from exc
 
 
 def keep_trail(txn: Txn, audit: Iterable[AuditRow], changes: Iterable[UserChange] = ()) -> None:

@@ -102,7 +102,7 @@ class EmbeddedPeople(PeoplePort):
     async def code_make(self, code: Code, trail: Trail) -> None:
         def make(txn: Txn) -> None:
             if not txn.put_new(CODES, code.prefix.encode(), encode(code)):
-                raise RefusedError(Denial.BAD_VALUE, "this code exists by chance; make another", 409)
+                raise RefusedError(Denial.BAD_VALUE, _("this code exists by chance; make another"), 409)
             keep_trail(txn, trail.audit, trail.changes)
 
         await self._store.submit(make)
@@ -125,7 +125,7 @@ class EmbeddedPeople(PeoplePort):
     async def token_make(self, token: AdminToken, most: int, trail: Trail) -> None:
         def make(txn: Txn) -> None:
             if sum(1 for _token in txn.scan(ADMIN_TOKENS)) >= most:
-                raise bad_value(f"there are {most} tokens: revoke one that is not used")
+                raise bad_value(_("there are {most} tokens: revoke one that is not used", most=most))
             txn.put(ADMIN_TOKENS, token.id.encode(), encode(token))
             keep_trail(txn, trail.audit, trail.changes)
 

@@ -157,6 +157,21 @@ def test_what_is_no_code_of_this_sign_in_is_said_and_nothing_sent(
     assert paste(pool, made, good)[1]["state"] == "done", "the right one still works"
 
 
+def test_what_is_wrong_is_said_in_the_language_of_whoever_looks(pool: Running, vendor: FakeSignInService) -> None:
+    ada = pool.fakes.add(person("ada"))
+    for wrong, _words in WRONG.values():
+        made = begin(pool, flow="browser")
+        status, said = paste(pool, made, wrong(vendor.consent(made["url"], ada)), Accept_Language="de")
+        told = {one: state(pool, made, Accept_Language=one)["message"] for one in ("en", "de", "zh")}
+        assert status == 422 and said["error"]["message"] == told["de"]
+        assert told["en"].isascii() and not told["zh"].isascii() and len(set(told.values())) == 3, told
+    vendor.exchange.append((403, {"error": {"code": "unsupported_country_region_territory", "message": "no"}}))
+    made = begin(pool, flow="browser")
+    paste(pool, made, vendor.consent(made["url"], ada), Accept_Language="de")
+    told = {one: state(pool, made, Accept_Language=one)["message"] for one in ("en", "de", "zh")}
+    assert told["en"].startswith("the vendor refuses the place") and "Standort" in told["de"] and "出口" in told["zh"]
+
+
 def test_ten_wrong_tries_end_it(pool: Running) -> None:
     made = begin(pool, flow="browser")
     for _ in range(10):

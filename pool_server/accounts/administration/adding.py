@@ -17,6 +17,7 @@ from pool_server.accounts.credentials.source import CredentialSource
 from pool_server.accounts.registry import Registry
 from pool_server.core.enums import Provider
 from pool_server.core.models import Send
+from pool_server.language import LazyText, lazy, lazy_of
 from pool_server.providers import Credential, CredentialRejectedError, RefreshRejectedError, provider_module
 from pool_server.providers.json_fields import merged
 
@@ -42,12 +43,15 @@ class NewAccount(msgspec.Struct, frozen=True):
 class NameTakenError(Exception):
     """There is an account, or a file, of that name."""
 
+    def __init__(self, said: LazyText) -> None:
+        super().__init__(said)
+
 
 class SameAccountError(Exception):
     """The pool has this person's sign-in already. `account` is its id."""
 
     def __init__(self, account: str) -> None:
-        super().__init__(f"this sign-in is the account {account}")
+        super().__init__(lazy("this sign-in is the account {account}", account=account))
         self.account = account
 
 
@@ -55,8 +59,11 @@ class OtherPersonError(Exception):
     """A new sign-in for an account is of another person or workspace, or nobody can tell. `known`: it is told."""
 
     def __init__(self, account: str, *, known: bool) -> None:
-        whose = "belongs to another person or workspace than" if known else "may be of another person than"
-        super().__init__(f"this sign-in {whose} {account}")
+        super().__init__(
+            lazy("this sign-in belongs to another person or workspace than {account}", account=account)
+            if known
+            else lazy("this sign-in may be of another person than {account}", account=account)
+        )
         self.account = account
         self.known = known
 
@@ -65,7 +72,7 @@ class AccountRefusedError(CredentialRejectedError):
     """The trial failed. `result` says how."""
 
     def __init__(self, result: TrialResult) -> None:
-        super().__init__(result.message or "the vendor did not accept it")
+        super().__init__(lazy_of(result.message) if result.message else lazy("the vendor did not accept it"))
         self.result = result
 
 
@@ -88,7 +95,7 @@ class Adding:
         self._refuse_same(cred)
         mark = cred.grant or cred.fingerprint or file.account
         if mark in self._under_way:
-            raise NameTakenError("this credential is being added just now")
+            raise NameTakenError(lazy("this credential is being added just now"))
         self._under_way.add(mark)
         try:
             result = None
@@ -149,12 +156,14 @@ class Adding:
     def _file(self, new: NewAccount) -> CredentialFile:
         name = new.name.strip() or self._free_name(new)
         if not NAME.fullmatch(name):
-            raise CredentialRejectedError("a name is 1 to 100 letters, digits, dots, dashes and underscores")
+            raise CredentialRejectedError(lazy("a name is 1 to 100 letters, digits, dots, dashes and underscores"))
         credentials, file = self._registry.credentials, self._named(new.provider.value, name)
         if isinstance(file, RejectedFile):
-            raise CredentialRejectedError(file.reason)
+            raise CredentialRejectedError(file.said)
         if file.account in credentials.items or self._source.exists(file) or self._like(file.account):
-            raise NameTakenError(f"there is an account {file.account} already; choose another name")
+            raise NameTakenError(
+                lazy("there is an account {account} already; choose another name", account=file.account)
+            )
         return file
 
     def _named(self, provider: str, name: str) -> CredentialFile | RejectedFile:
@@ -175,7 +184,7 @@ class Adding:
             known = f"{provider}:{name}" in self._registry.credentials.items
             if not known and isinstance(file, CredentialFile) and not self._source.exists(file):
                 return name
-        raise NameTakenError("give it a name")
+        raise NameTakenError(lazy("give it a name"))
 
     async def _judge(self, file: CredentialFile, said: Mapping[str, Any]) -> tuple[dict[str, Any], Credential]:
         """The file's content, and its credential as it is now. Raises CredentialRejectedError and SameAccountError."""
@@ -183,7 +192,7 @@ class Adding:
         data = dict(said)
         files.options(data)
         if len(msgspec.json.encode(data)) > files.MAX_BYTES:
-            raise CredentialRejectedError("larger than 1 MiB")
+            raise CredentialRejectedError(lazy("larger than 1 MiB"))
         cred = self._parsed(file, data)
         await self._registry.shared.look_up_spent([cred])
         while (kept := credentials.escrow.find(cred)) is not None:
@@ -213,7 +222,7 @@ class Adding:
         try:
             updates = await renewed(cred, data, settings, self._send, now=now, proxy_url=proxy)
         except RefreshRejectedError as refused:
-            raise CredentialRejectedError(refused.reason) from None
+            raise CredentialRejectedError(lazy_of(refused)) from None
         if not updates:
             return data, cred
         self._registry.credentials.escrow.keep(cred, updates)
@@ -234,13 +243,13 @@ class Adding:
         try:
             await asyncio.to_thread(self._source.create, file, data)
         except FileExistsError:
-            raise NameTakenError(f"there is a file {file.name} already; choose another name") from None
+            raise NameTakenError(lazy("there is a file {name} already; choose another name", name=file.name)) from None
         await self._registry.reload()
         credentials = self._registry.credentials
         if file.account in credentials.items:
             return
         reason = next(
-            (row.reason for row in credentials.rejected if row.file == file.name), "it is not in the pool folder"
+            (row.said for row in credentials.rejected if row.file == file.name), lazy("it is not in the pool folder")
         )
         await asyncio.to_thread(self._source.take_back, file)
         raise CredentialRejectedError(reason)

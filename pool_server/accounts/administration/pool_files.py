@@ -13,6 +13,7 @@ from pool_server.accounts.credentials import files
 from pool_server.accounts.credentials.look import doubles
 from pool_server.accounts.credentials.scan import RejectedFile, identify, scan
 from pool_server.core.enums import CredentialKind, Provider
+from pool_server.language import lazy
 from pool_server.providers import Credential, CredentialRejectedError, provider_module
 
 _UNFIT = str.maketrans(dict.fromkeys(" /\\:?#%*\"'<>|,;()[]{}", "-"))
@@ -54,7 +55,7 @@ class PoolFiles:
         path = self._path(provider, name)
         file = identify(path, path.name, None)
         if isinstance(file, RejectedFile):
-            raise CredentialRejectedError(file.reason)
+            raise CredentialRejectedError(file.said)
         files.options(data)
         made = PoolFile(file.account, path, data, files.parse(data, file, now=self._now))
         known = self._same(made.credential)
@@ -77,7 +78,7 @@ class PoolFiles:
             path = self._folder / f"{provider.value}_{fit}.json"
             if not path.exists() and f"{provider.value}:{fit}".casefold() not in taken:
                 return path
-        raise NameTakenError("there are too many accounts of that name")
+        raise NameTakenError(lazy("there are too many accounts of that name"))
 
     def _same(self, cred: Credential) -> str:
         """The account that has this sign-in, person or key already."""

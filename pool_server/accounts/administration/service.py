@@ -18,6 +18,7 @@ from pool_server.accounts.ports import StateChange
 from pool_server.accounts.registry import Registry
 from pool_server.core.enums import AccountState
 from pool_server.core.models import Send
+from pool_server.language import lazy
 from pool_server.providers import Credential, UsageAnswer, provider_module, usage_report
 from pool_server.providers.json_fields import merged
 
@@ -192,12 +193,13 @@ class Administration:
         item, settings = self._registry.credentials.items[account_id], self._registry.settings
         cred, pages, page = item.credential, list[usage_report.SpendReport](), ""
         if not cred.admin_key:
-            raise ValueError(f"{account_id} has no admin key")
+            raise ValueError(lazy("{account} has no admin key", account=account_id))
         while len(pages) < _PAGES:
             request = usage_report.spend_request(cred.provider, cred.admin_key, frm, to, settings, page)
             answer = await self._send(msgspec.structs.replace(request, proxy_url=item.options.proxy_url))
             if answer.status != 200:
-                raise ValueError(f"the vendor's report: {answer.error or f'answered {answer.status}'}")
+                why = answer.error or lazy("answered {status}", status=answer.status)
+                raise ValueError(lazy("the vendor's report: {why}", why=why))
             pages.append(usage_report.read_spend(cred.provider, answer.body))
             page, before = pages[-1].next_page, {one.next_page for one in pages[:-1]}
             if not page or page in before:

@@ -13,6 +13,7 @@ from pool_server.core.enums import FaultKind
 from pool_server.core.models import OF_ACCOUNT, Fault, HttpAnswer, HttpRequest, Send
 from pool_server.core.origins import origin, shown
 from pool_server.core.settings import Settings
+from pool_server.language import lazy
 from pool_server.providers import (
     Credential,
     OnboardingRejectedError,
@@ -201,7 +202,7 @@ async def renewed(
         return {}
     request = module.refresh_request(cred, settings, now=now)
     if request is None:
-        raise RefreshRejectedError("its access token has ended, and this server cannot renew it")
+        raise RefreshRejectedError(lazy("its access token has ended, and this server cannot renew it"))
     egress = module.egress(cred, settings)
     answer = await send(msgspec.structs.replace(request, proxy_url=proxy_url, egress=egress))
     return module.refresh_answer(cred, answer, now=now).updates

@@ -24,6 +24,7 @@ from pool_server.accounts.credentials import sealing
 from pool_server.accounts.credentials.scan import CredentialFile, because
 from pool_server.core.disk import folder_held
 from pool_server.core.models import group_names
+from pool_server.language import LazyText, lazy, lazy_of
 from pool_server.providers import Credential, CredentialRejectedError, provider_module, refuse_unnamed
 from pool_server.providers.credential import Fields
 from pool_server.providers.json_fields import merge_into
@@ -106,7 +107,7 @@ def _read(path: Path) -> tuple[dict[str, Any], bytes, bool]:
     try:
         return _object(sealing.environment_keys().open(data)), raw, True
     except sealing.SealError as exc:
-        raise UnreadFileError(str(exc)) from exc
+        raise UnreadFileError(lazy_of(exc)) from exc
 
 
 def _object(raw: bytes) -> dict[str, Any]:
@@ -115,7 +116,7 @@ def _object(raw: bytes) -> dict[str, Any]:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise BrokenFileError(_not_json(raw)) from None
     if not isinstance(data, dict):
-        raise CredentialRejectedError("not a JSON object")
+        raise CredentialRejectedError(lazy("not a JSON object"))
     return data
 
 
@@ -125,15 +126,15 @@ def _content(data: dict[str, Any], *, sealed: bool) -> bytes:
         data = sealing.environment_keys().seal(json.dumps(data, ensure_ascii=False).encode())
     raw = json.dumps(data, indent=2, ensure_ascii=False).encode() + b"\n"
     if len(raw) > MAX_BYTES:
-        raise CredentialRejectedError("larger than 1 MiB")
+        raise CredentialRejectedError(lazy("larger than 1 MiB"))
     return raw
 
 
-def _not_json(raw: bytes) -> str:
+def _not_json(raw: bytes) -> LazyText:
     """Why `raw` is no JSON text: PowerShell's `>` writes UTF-16."""
     if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in raw[:4]:
-        return "not JSON: it is UTF-16 text; save it as UTF-8"
-    return "not JSON"
+        return lazy("not JSON: it is UTF-16 text; save it as UTF-8")
+    return lazy("not JSON")
 
 
 def parse(data: dict[str, Any], file: CredentialFile, *, now: float) -> Credential:
@@ -149,16 +150,16 @@ def _read_bytes(path: Path) -> bytes:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as exc:
-        raise UnreadFileError(because(exc)) from None
+        raise UnreadFileError(lazy_of(because(exc))) from None
     with os.fdopen(descriptor, "rb") as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise CredentialRejectedError("not a regular file")
+            raise CredentialRejectedError(lazy("not a regular file"))
         try:
             raw = file.read(MAX_BYTES + 1)
         except OSError as exc:
-            raise UnreadFileError(because(exc)) from None
+            raise UnreadFileError(lazy_of(because(exc))) from None
     if len(raw) > MAX_BYTES:
-        raise CredentialRejectedError("larger than 1 MiB")
+        raise CredentialRejectedError(lazy("larger than 1 MiB"))
     return raw
 
 
@@ -172,9 +173,9 @@ def options(data: dict[str, Any]) -> Options:
     picked = {name: data[name] for name in Options.__struct_fields__ if data.get(name) is not None}
     for name, value in picked.items():
         if name in ("label", "plan_type", "proxy_url", "owner") and not isinstance(value, str):
-            raise CredentialRejectedError(f"{name} must be a text")
+            raise CredentialRejectedError(lazy("{name} must be a text", name=name))
     if not isinstance(picked.get("disabled", False), bool):
-        raise CredentialRejectedError("disabled must be true or false")
+        raise CredentialRejectedError(lazy("disabled must be true or false"))
     _number(picked, "priority", whole=True, low=-1_000_000, high=1_000_000)
     _number(picked, "weight", low=0.01, high=1000)
     _number(picked, "reserve", low=0, high=1)
@@ -183,24 +184,24 @@ def options(data: dict[str, Any]) -> Options:
     people = picked.get("people")
     if people is not None:
         if not isinstance(people, list) or not all(isinstance(one, str) and one for one in people):
-            raise CredentialRejectedError("people must be a list of user ids")
+            raise CredentialRejectedError(lazy("people must be a list of user ids"))
         picked["people"] = tuple(dict.fromkeys(people))
     if "groups" in picked:
         picked["groups"] = _groups(picked["groups"])
     proxy = picked.get("proxy_url")
     if proxy is not None and proxy and not _usable_proxy(proxy):
-        raise CredentialRejectedError("proxy_url must be an http://, https:// or socks5:// address")
+        raise CredentialRejectedError(lazy("proxy_url must be an http://, https:// or socks5:// address"))
     picked["proxy_url"] = proxy or None
     return Options(**picked)
 
 
 def _groups(said: object) -> tuple[str, ...]:
     if not isinstance(said, list):
-        raise CredentialRejectedError("groups must be a list of names")
+        raise CredentialRejectedError(lazy("groups must be a list of names"))
     try:
         return group_names(said)
     except ValueError as wrong:
-        raise CredentialRejectedError(str(wrong)) from None
+        raise CredentialRejectedError(lazy_of(wrong)) from None
 
 
 def _minute(clock: str) -> int:
@@ -209,30 +210,30 @@ def _minute(clock: str) -> int:
 
 def _terms(said: object) -> SharingTerms:
     if not isinstance(said, dict):
-        raise CredentialRejectedError("terms must be an object")
+        raise CredentialRejectedError(lazy("terms must be an object"))
     given = {name: value for name, value in said.items() if value is not None}
     if given.get("until") == "":
         del given["until"]  # a field that was emptied
     if given.get("until"):
         until = moment(given["until"])
         if until is None:
-            raise CredentialRejectedError("terms.until must be a moment: RFC 3339, or unix seconds")
+            raise CredentialRejectedError(lazy("terms.until must be a moment: RFC 3339, or unix seconds"))
         given["until"] = until
     hours = given.get("hours")
     if isinstance(hours, str):
         given["hours"] = hours = hours.replace(",", " ").split()
     if isinstance(hours, list) and not all(isinstance(one, str) and _HOURS.fullmatch(one) for one in hours[:_SPANS]):
-        raise CredentialRejectedError("terms.hours must be spans of a day such as 22:00-07:00")
+        raise CredentialRejectedError(lazy("terms.hours must be spans of a day such as 22:00-07:00"))
     if isinstance(hours, list) and any(one[:5] == one[6:] for one in hours[:_SPANS]):
-        raise CredentialRejectedError("terms.hours has a span of no length; the whole day is 00:00-24:00")
+        raise CredentialRejectedError(lazy("terms.hours has a span of no length; the whole day is 00:00-24:00"))
     if isinstance(hours, list) and len(hours) > _SPANS:
-        raise CredentialRejectedError(f"terms.hours are at most {_SPANS} spans")
+        raise CredentialRejectedError(lazy("terms.hours are at most {spans} spans", spans=_SPANS))
     if "share" in given:
         given["share"] = _share(given["share"])
     try:
         return msgspec.convert(given, SharingTerms)
     except msgspec.ValidationError as wrong:
-        raise CredentialRejectedError(f"terms: {str(wrong).splitlines()[0]}") from None
+        raise CredentialRejectedError(lazy_of(f"terms: {str(wrong).splitlines()[0]}")) from None
 
 
 def _share(said: object) -> dict[str, float]:
@@ -244,9 +245,11 @@ def _share(said: object) -> dict[str, float]:
     told = said if isinstance(said, dict) else {"": said}
     found = {str(name): number(value) for name, value in told.items()}
     if not all(name == "" or _WINDOW.fullmatch(name) for name in found) or len(found) > _SPANS:
-        raise CredentialRejectedError("terms.share names windows as 5h and 7d")
+        raise CredentialRejectedError(lazy("terms.share names windows as 5h and 7d"))
     if not all(value is not None and 0 <= value <= 100 for value in found.values()):
-        raise CredentialRejectedError("terms.share must be percentages from 0 to 100, such as 50, or 5h 60, 7d 30")
+        raise CredentialRejectedError(
+            lazy("terms.share must be percentages from 0 to 100, such as 50, or 5h 60, 7d 30")
+        )
     return {name: value for name, value in found.items() if value is not None}
 
 
@@ -256,8 +259,10 @@ def _number(picked: dict[str, Any], name: str, *, low: float, high: float, whole
         return
     kinds = (int,) if whole else (int, float)
     if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:
-        kind = "a whole number" if whole else "a number"
-        raise CredentialRejectedError(f"{name} must be {kind} from {low} to {high}")
+        kind = lazy("a whole number") if whole else lazy("a number")
+        raise CredentialRejectedError(
+            lazy("{name} must be {kind} from {low} to {high}", name=name, kind=kind, low=low, high=high)
+        )
 
 
 def _usable_proxy(url: str) -> bool:

@@ -28,6 +28,7 @@ from pool_server.accounts.credentials.scan import (
 )
 from pool_server.accounts.credentials.source import CredentialSource, Signature
 from pool_server.core.enums import CredentialKind
+from pool_server.language import LazyText, lazy, lazy_of
 from pool_server.providers import Credential, CredentialRejectedError, provider_module
 
 log = logging.getLogger(__name__)
@@ -153,14 +154,14 @@ class _Files:
         except files.UnreadFileError as exc:
             self.unread[file.name] = str(exc)
         except files.BrokenFileError as exc:
-            self._broken(file, before, str(exc))
+            self._broken(file, before, lazy_of(exc))
         except CredentialRejectedError as exc:
-            self._reject(file, str(exc))
+            self._reject(file, lazy_of(exc))
         except Exception as exc:  # whatever one file makes of the reader, the others count
             log.error("%s could not be judged: %s", shown(file.name), type(exc).__name__)
-            self._reject(file, f"could not be judged ({type(exc).__name__})")
+            self._reject(file, lazy("could not be judged ({name})", name=type(exc).__name__))
 
-    def _broken(self, file: CredentialFile, before: Item | None, reason: str) -> None:
+    def _broken(self, file: CredentialFile, before: Item | None, reason: LazyText) -> None:
         """A file that was good may be one that somebody is writing."""
         mark = signature_or_none(self._source, file)
         if before is None or before.found != file or mark is None:
@@ -172,7 +173,7 @@ class _Files:
         else:
             self.unread[file.name] = f"{reason}; it is looked at again"
 
-    def _reject(self, file: CredentialFile, reason: str) -> None:
+    def _reject(self, file: CredentialFile, reason: LazyText) -> None:
         self.rejected.append(RejectedFile(file.name, reason))
 
 

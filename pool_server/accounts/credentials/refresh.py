@@ -19,6 +19,7 @@ from pool_server.accounts.credentials.store import CredentialStore, ReplacedErro
 from pool_server.core import deadlines
 from pool_server.core.models import Send
 from pool_server.core.settings import Settings
+from pool_server.language import LazyText, lazy, lazy_of
 from pool_server.providers import Credential, CredentialRejectedError, RefreshRejectedError, provider_module
 from pool_server.storage import StoreError
 from pool_server.storage.leases import LeasesPort, LeaseTerm
@@ -36,9 +37,9 @@ BACK_OFF_LONGEST_S = 3600.0
 class RefreshError(Exception):
     """A refresh brought no usable token. `permanent`: somebody must sign in again."""
 
-    def __init__(self, reason: str, *, permanent: bool, retry_at: float | None = None) -> None:
-        super().__init__(reason)
-        self.reason = reason
+    def __init__(self, said: LazyText, *, permanent: bool, retry_at: float | None = None) -> None:
+        super().__init__(said)
+        self.reason = str(said)
         self.permanent = permanent
         self.retry_at = retry_at
 
@@ -121,10 +122,10 @@ class Refresher:
 
     def _check_back_off(self, key: tuple[str, str]) -> None:
         if (lost := self._lost.get(key)) is not None:
-            raise RefreshError(lost.reason, permanent=True, retry_at=lost.retry_at)
+            raise RefreshError(lazy_of(lost), permanent=True, retry_at=lost.retry_at)
         account_id, token = key
         if (pause := self._back_off.get(account_id, self._clock(), token)) is not None:
-            raise RefreshError(pause.reason, permanent=False, retry_at=pause.until)
+            raise RefreshError(lazy_of(pause.reason), permanent=False, retry_at=pause.until)
 
     def _landed(self, key: tuple[str, str], task: asyncio.Task[Credential]) -> None:
         del self._flights[key]
@@ -172,7 +173,8 @@ class Refresher:
                 hold.descriptor = self._credentials.source.hold(self._credentials.items[account_id].found)
             except OSError as exc:
                 if not leased:
-                    raise RefreshError(f"its file cannot be locked: {exc.strerror}", permanent=False) from None
+                    why = lazy("its file cannot be locked: {error}", error=exc.strerror)
+                    raise RefreshError(why, permanent=False) from None
                 return False
         return hold.descriptor is None and self._clock() < patience
 
@@ -180,7 +182,7 @@ class Refresher:
         try:
             await self._credentials.source.renew(account_id)
         except StoreError as exc:
-            raise RefreshError(str(exc), permanent=False) from None
+            raise RefreshError(lazy_of(exc), permanent=False) from None
 
     async def _let_go(self, hold: _Hold) -> None:
         if hold.descriptor is not None:
@@ -193,7 +195,7 @@ class Refresher:
         try:
             now_there = self._credentials.reread(account_id, self._clock())
         except (CredentialRejectedError, KeyError) as exc:
-            raise RefreshError(f"the credential file went away: {exc}", permanent=False) from None
+            raise RefreshError(lazy("the credential file went away: {error}", error=exc), permanent=False) from None
         if now_there.secret == tried.secret:
             return None
         self._done(RefreshOutcome(account_id, tried, now_there, None))
@@ -203,7 +205,7 @@ class Refresher:
         module = provider_module(tried.provider)
         request = module.refresh_request(tried, self.settings, now=self._clock())
         if request is None:
-            failure = RefreshRejectedError("this credential cannot be refreshed", permanent=not tried.can_refresh)
+            failure = RefreshRejectedError(lazy("this credential cannot be refreshed"), permanent=not tried.can_refresh)
             raise self._failed(account_id, tried, failure)
         answer = await self._send(self._credentials.bounded(account_id, request, self.settings))
         try:
@@ -223,7 +225,7 @@ class Refresher:
         except (ReplacedError, KeyError):  # somebody signed in anew meanwhile, or removed the file
             if (fresh := self._reread(account_id, tried)) is not None:
                 return fresh
-            raise RefreshError("the credential file was replaced", permanent=False) from None
+            raise RefreshError(lazy("the credential file was replaced"), permanent=False) from None
         digest = self._credentials.adopt(account_id, refreshed.credential, digest, self._clock())
         self._back_off.clear(account_id)
         item = self._credentials.items.get(account_id)
@@ -241,7 +243,7 @@ class Refresher:
             retry_at = deadlines.within(retry_at, now, BACK_OFF_LONGEST_S)
             self._back_off.set(account_id, Pause(retry_at, tries + 1, tried.fingerprint, failure.reason))
         self._done(RefreshOutcome(account_id, tried, None, failure, retry_at))
-        return RefreshError(failure.reason, permanent=failure.permanent, retry_at=retry_at)
+        return RefreshError(lazy_of(failure), permanent=failure.permanent, retry_at=retry_at)
 
     async def close(self) -> None:
         """Let refreshes under way finish: a rotated token must reach the disk."""

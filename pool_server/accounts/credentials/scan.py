@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from pool_server.core.enums import Provider
+from pool_server.language import LazyText, lazy
 from pool_server.providers import SPECS
 
 MAX_NAME = 120
@@ -39,7 +40,11 @@ class RejectedFile(msgspec.Struct, frozen=True):
     """A file or folder that is not used and the reason, in one line without anything secret."""
 
     file: str
-    reason: str
+    said: LazyText
+
+    @property
+    def reason(self) -> str:
+        return str(self.said)
 
 
 class FolderId(msgspec.Struct, frozen=True):
@@ -123,7 +128,9 @@ class _Looker:
             self._unread.pop(inside, None)  # nothing in it could be used
             self._folders.pop(inside, None)
             for file in files:
-                self._rejected.append(RejectedFile(shown(inside + file), "its folder is not named after a provider"))
+                self._rejected.append(
+                    RejectedFile(shown(inside + file), lazy("its folder is not named after a provider"))
+                )
             return False
         for file in files:
             self._keep(self._folder / name / file, inside + file, provider)
@@ -136,7 +143,9 @@ class _Looker:
         if isinstance(item, RejectedFile):
             self._rejected.append(item)
         elif item.account in self._found:
-            self._rejected.append(RejectedFile(name, f"the same account as {self._found[item.account].name}"))
+            self._rejected.append(
+                RejectedFile(name, lazy("the same account as {name}", name=self._found[item.account].name))
+            )
         else:
             self._found[item.account] = item
 
@@ -155,7 +164,9 @@ def identify(path: Path, name: str, provider: Provider | None) -> CredentialFile
             break
     named, provider = provider is not None, provider or _UNNAMED
     if not stem or len(stem) > MAX_NAME or not stem.isprintable() or set(stem) & set(":/\\?#%"):
-        return RejectedFile(shown(name), "the name is not usable: 1 to 120 printable characters without : / \\ ? # %")
+        return RejectedFile(
+            shown(name), lazy("the name is not usable: 1 to 120 printable characters without : / \\ ? # %")
+        )
     return CredentialFile(f"{provider.value}:{stem}", provider, path, name, named)
 
 

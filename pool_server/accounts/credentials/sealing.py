@@ -13,6 +13,7 @@ import secrets
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from pool_server.language import lazy, lazy_of
 from pool_server.providers import CredentialRejectedError
 from pool_server.storage import store_keys
 from pool_server.storage.store_keys import KEY_BYTES, KEY_NAME
@@ -40,7 +41,7 @@ class SealKeys:
     def seal(self, plain: bytes, purpose: bytes = _PURPOSE) -> dict[str, Any]:
         """A sealed file's object, which opens for the same purpose alone. Raises SealError without a key."""
         if not self.names:
-            raise SealError(f"{ENVIRONMENT} holds no key to seal with")
+            raise SealError(lazy("{variable} holds no key to seal with", variable=ENVIRONMENT))
         nonce = secrets.token_bytes(_NONCE_BYTES)
         data = self._ciphers[self.names[0]].encrypt(nonce, plain, purpose)
         return {FIELD: {"key": self.names[0], "nonce": _text(nonce), "data": _text(data)}}
@@ -53,15 +54,19 @@ class SealKeys:
         except (KeyError, TypeError, ValueError):
             nonce = data = b""
         if not name or len(nonce) != _NONCE_BYTES:
-            raise SealError("sealed, and damaged")
+            raise SealError(lazy("sealed, and damaged"))
         if name not in self._ciphers:
-            raise SealError(f"sealed with key {name}, which {ENVIRONMENT} does not hold")
+            raise SealError(
+                lazy("sealed with key {name}, which {variable} does not hold", name=name, variable=ENVIRONMENT)
+            )
         from cryptography.exceptions import InvalidTag
 
         try:
             return self._ciphers[name].decrypt(nonce, data, purpose)
         except InvalidTag:
-            raise SealError(f"sealed, and damaged, or {ENVIRONMENT} holds another key {name}") from None
+            raise SealError(
+                lazy("sealed, and damaged, or {variable} holds another key {name}", variable=ENVIRONMENT, name=name)
+            ) from None
 
 
 def _ciphers(keys: dict[str, bytes]) -> dict[str, AESGCM]:
@@ -93,7 +98,7 @@ def parse_keys(text: str) -> SealKeys:
     try:
         return _seal_keys(text)
     except ValueError as wrong:
-        raise SealError(str(wrong)) from None
+        raise SealError(lazy_of(wrong)) from None
 
 
 @lru_cache(maxsize=8)

@@ -21,6 +21,7 @@ from pool_server.core.models import HttpRequest
 from pool_server.core.origins import origin
 from pool_server.core.origins import shown as shown_origin
 from pool_server.core.settings import Settings
+from pool_server.language import lazy_of
 from pool_server.providers import Credential, CredentialRejectedError, provider_module
 from pool_server.providers.json_fields import merged
 
@@ -75,7 +76,7 @@ class CredentialStore:
 
     def note(self, look: Look) -> ReloadReport:
         """Keep what a look tells beside the accounts; returns the report to go on with."""
-        unread = [RejectedFile(self._called(name), str(what)) for name, what in look.unread.items()]
+        unread = [RejectedFile(self._called(name), lazy_of(what)) for name, what in look.unread.items()]
         self.rejected = look.rejected + unread
         self._folders = look.folders
         filled = {item.found.name for item in look.items.values()}

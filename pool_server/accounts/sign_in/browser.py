@@ -13,6 +13,7 @@ from pool_server.accounts.sign_in.records import AccountSignIn, Secrets, SignInR
 from pool_server.core.enums import SignInFlow, SignInState, SignInStep
 from pool_server.core.models import HttpAnswer, HttpRequest, Send
 from pool_server.core.settings import Settings
+from pool_server.language import LazyText, lazy, lazy_of
 from pool_server.providers import SignInRefusedError, provider_module
 from pool_server.providers import page_sign_in as vendor
 
@@ -37,7 +38,9 @@ class SignInHost(Protocol):
 async def opening(at: SignInHost, record: AccountSignIn, workspace: str) -> Secrets:
     """What a sign-in from the page begins with. Raises SignInRefusedError."""
     if not provider_module(record.provider).spec.page_sign_in:
-        raise SignInRefusedError("no_page", "this vendor's sign-in is made on the person's own machine, with the line")
+        raise SignInRefusedError(
+            "no_page", lazy("this vendor's sign-in is made on the person's own machine, with the line")
+        )
     record.step = SignInStep.CODE
     settings = at.settings()
     if record.flow is SignInFlow.BROWSER:
@@ -79,8 +82,8 @@ async def poll(at: SignInHost, record: AccountSignIn) -> None:
     try:
         grant = vendor.polled(answer)
     except SignInRefusedError as failed:
-        code, message = failed.code, str(failed)
-        at.records.change(record.id, lambda found: _no_answer(found, at.now, code, message))
+        code, said = failed.code, lazy_of(failed)
+        at.records.change(record.id, lambda found: _no_answer(found, at.now, code, said))
         return
     if grant is None:
         at.records.change(record.id, lambda found: _later(found, at.now))
@@ -95,12 +98,12 @@ def _later(record: AccountSignIn, now: float) -> bool:
     return record.open
 
 
-def _no_answer(record: AccountSignIn, now: float, code: str, message: str) -> bool:
+def _no_answer(record: AccountSignIn, now: float, code: str, said: LazyText) -> bool:
     if not record.open:
         return False
     record.poll_at, record.failures = now + record.interval, record.failures + 1
     if record.failures >= MOST_FAILURES:
-        end(record, SignInState.FAILED, code, message)
+        end(record, SignInState.FAILED, code, said)
     return True
 
 

@@ -15,6 +15,7 @@ from pool_server.accounts.administration.adding import (
 from pool_server.accounts.administration.service import Administration
 from pool_server.accounts.sign_in.records import AccountSignIn
 from pool_server.core.enums import SignInFlow, SignInState, SignInStep
+from pool_server.language import LazyText, lazy, lazy_of
 from pool_server.language import gettext as _
 from pool_server.providers import CredentialRejectedError, provider_module
 
@@ -25,7 +26,7 @@ class LandingError(Exception):
     """No account came of it. `confirm`: somebody may decide about `account`; `final`: no other try will help."""
 
     def __init__(
-        self, code: str, message: str, *, confirm: bool = False, account: str = "", final: bool = False
+        self, code: str, message: LazyText, *, confirm: bool = False, account: str = "", final: bool = False
     ) -> None:
         super().__init__(message)
         self.code = code
@@ -60,32 +61,38 @@ class Landing:
             return await self._known(record, known.account, data)
         except OtherPersonError as other:
             if record.owner and self._owner_of(other.account) != record.owner:
-                raise LandingError("not_yours", "this account is somebody else's", final=True) from None
-            raise LandingError("other_person", f"{other}. Replace it, or add it as a new account?", confirm=True,
-                               account=other.account) from None  # fmt: skip
+                raise LandingError("not_yours", lazy("this account is somebody else's"), final=True) from None
+            raise LandingError("other_person", lazy("{other}. Replace it, or add it as a new account?", other=other),
+                               confirm=True, account=other.account) from None  # fmt: skip
         except AccountRefusedError as refused:
-            raise LandingError("test_failed", f"the vendor did not accept it: {refused}") from None
+            raise LandingError(
+                "test_failed", lazy("the vendor did not accept it: {refused}", refused=refused)
+            ) from None
         except CredentialRejectedError as refused:
-            raise LandingError("rejected", str(refused)) from None
+            raise LandingError("rejected", lazy_of(refused)) from None
         except KeyError:
-            raise LandingError("gone", "the account it was for is no longer in the pool", final=True) from None
+            raise LandingError("gone", lazy("the account it was for is no longer in the pool"), final=True) from None
         except OSError as failed:
-            raise LandingError("not_written", f"the pool folder cannot be written: {failed.strerror}") from None
+            raise LandingError(
+                "not_written", lazy("the pool folder cannot be written: {strerror}", strerror=failed.strerror)
+            ) from None
 
     async def _known(self, record: AccountSignIn, account: str, data: Mapping[str, Any]) -> dict[str, Any]:
         """The pool has this very sign-in, or one of the same person, in another account than expected."""
         if record.target and record.target != account:
-            raise LandingError("same_account", f"this sign-in is the account {account}", final=True)
+            raise LandingError(
+                "same_account", lazy("this sign-in is the account {account}", account=account), final=True
+            )
         try:
             return await self._replace(record, account, data, confirmed=True)
         except (CredentialRejectedError, SameAccountError, OtherPersonError) as refused:
-            raise LandingError("rejected", str(refused)) from None
+            raise LandingError("rejected", lazy_of(refused)) from None
 
     async def _replace(
         self, record: AccountSignIn, account: str, data: Mapping[str, Any], *, confirmed: bool
     ) -> dict[str, Any]:
         if record.owner and self._owner_of(account) != record.owner:
-            raise LandingError("not_yours", "this sign-in is an account that is somebody else's", final=True)
+            raise LandingError("not_yours", lazy("this sign-in is an account that is somebody else's"), final=True)
         return await self._hand.replace(account, data, confirmed=confirmed)
 
     async def _add(self, record: AccountSignIn, data: Mapping[str, Any], *, keep: bool) -> dict[str, Any]:
@@ -102,7 +109,7 @@ class Landing:
                     raise
                 made = await self._hand.add(new, test=False)
                 return {**made, "test": refused.result.row()}
-        raise LandingError("name_taken", "no name is free for it", final=True)
+        raise LandingError("name_taken", lazy("no name is free for it"), final=True)
 
     async def give_back(self, record: AccountSignIn, data: Mapping[str, Any]) -> None:
         """End tokens that nobody wants at their vendor."""

@@ -13,6 +13,7 @@ import msgspec
 from pool_server.core import processes
 from pool_server.core.disk import create_private
 from pool_server.core.enums import Provider, SignInFlow, SignInState, SignInStep
+from pool_server.language import LazyText, lazy, localized
 from pool_server.storage import Store, Txn
 
 if TYPE_CHECKING:
@@ -27,8 +28,8 @@ _NONCE = 12
 class AccountSignIn(msgspec.Struct):
     """One sign-in. `starter` is the user id of whoever began it, `owner` whom the account will belong to ("" = the
     pool), `target` the account that gets a new sign-in, `claimed` until when (unix seconds) a worker is at it, at the
-    longest, and `claimer` its name. `code` is the machine's reason of an end, `message` the one for people, `found` who
-    signed in, `test` the trial's row."""
+    longest, and `claimer` its name. `code` is the machine's reason of an end, `message` the one for people in
+    English and `said` the same for pages, `found` who signed in, `test` the trial's row."""
 
     id: str
     provider: Provider
@@ -59,6 +60,16 @@ class AccountSignIn(msgspec.Struct):
     test: dict[str, Any] | None = None
     consent: str = ""
     invitation: str = ""
+    said: LazyText | None = None
+
+    def say(self, said: LazyText | None) -> None:
+        """What people are told of it now."""
+        self.said, self.message = said, str(said) if said else ""
+
+    @property
+    def told(self) -> str:
+        """What people are told of it, in the language of this task."""
+        return localized(self.said or self.message)
 
     @property
     def open(self) -> bool:
@@ -142,7 +153,7 @@ class SignInRecords:
     def _aged(self, record: AccountSignIn) -> AccountSignIn:
         now = self._clock()
         if record.open and not record.at_work and now >= record.deadline:
-            end(record, SignInState.EXPIRED, "expired", "the time for this sign-in is over; start again")
+            end(record, SignInState.EXPIRED, "expired", lazy("the time for this sign-in is over; start again"))
         return record
 
     # -- secrets
@@ -177,9 +188,10 @@ class SignInRecords:
         return self._cipher
 
 
-def end(record: AccountSignIn, state: SignInState, code: str = "", message: str = "") -> None:
+def end(record: AccountSignIn, state: SignInState, code: str = "", said: LazyText | None = None) -> None:
     """A sign-in is over: its secrets are erased."""
-    record.state, record.code, record.message = state, code, message
+    record.state, record.code = state, code
+    record.say(said)
     record.sealed, record.ticket, record.claimed = b"", b"", 0.0
 
 

@@ -25,6 +25,7 @@ from pool_server.core import processes
 from pool_server.core.enums import Provider, SignInFlow, SignInState, SignInStep
 from pool_server.core.models import Send
 from pool_server.core.settings import Settings
+from pool_server.language import LazyText, lazy, lazy_of
 from pool_server.providers import CredentialRejectedError, SignInRefusedError
 from pool_server.providers.keys.pasted import recognise
 from pool_server.storage import Store
@@ -59,9 +60,15 @@ class SignInStart(msgspec.Struct, frozen=True):
 class SignInLimitError(Exception):
     """Too many sign-ins are open."""
 
+    def __init__(self, said: LazyText) -> None:
+        super().__init__(said)
+
 
 class SignInBusyError(Exception):
     """It is being worked at just now."""
+
+    def __init__(self, said: LazyText) -> None:
+        super().__init__(said)
 
 
 class SignIns:
@@ -101,7 +108,7 @@ class SignIns:
                 await self.cancel(other.id)
         open_now = [one for one in records.all() if one.open]
         if len(open_now) >= MOST or sum(one.starter == asked.starter for one in open_now) >= MOST_OF_ONE:
-            raise SignInLimitError("too many sign-ins are open: finish or cancel one first")
+            raise SignInLimitError(lazy("too many sign-ins are open: finish or cancel one first"))
         record = AccountSignIn(
             secrets.token_urlsafe(24), asked.provider, asked.flow, asked.starter, asked.owner, now,
             now + (LINE_S if asked.flow is SignInFlow.LINE else PAGE_S), asked.target, asked.name, asked.label,
@@ -110,7 +117,7 @@ class SignIns:
         try:
             what = await self._opening(record, asked.workspace)
         except SignInRefusedError as refused:
-            end(record, SignInState.FAILED, refused.code, str(refused))
+            end(record, SignInState.FAILED, refused.code, lazy_of(refused))
             records.put(record)
             await self._ended(record)
             return self.shown(record)
@@ -148,7 +155,7 @@ class SignIns:
         row: dict[str, Any] = {
             "id": record.id, "provider": record.provider.value, "flow": record.flow.value, "state": record.state.value,
             "step": record.step.value if record.open else None, "target": record.target, "name": record.name,
-            "account": record.account, "code": record.code, "message": record.message, "found": record.found,
+            "account": record.account, "code": record.code, "message": record.told, "found": record.found,
             "test": record.test, "expires_in": max(0, round(record.deadline - self._clock())) if record.open else 0,
             "next": landing.next_step(record), "interval": record.interval,
         }  # fmt: skip
@@ -164,10 +171,14 @@ class SignIns:
             if provider not in (record.provider, None):
                 other = provider.value if provider is not None else ""
                 raise CredentialRejectedError(
-                    f"this is a credential of {other}; the line was for {record.provider.value}"
+                    lazy(
+                        "this is a credential of {other}; the line was for {value}",
+                        other=other,
+                        value=record.provider.value,
+                    )
                 )
         except CredentialRejectedError as refused:
-            self._failed_try(claimed, str(refused))
+            self._failed_try(claimed, lazy_of(refused))
             raise
         claimed.tries += 1
         return await self._land(claimed, Secrets(ticket=self.records.opened(claimed).ticket, data=data), keep=False)
@@ -181,11 +192,11 @@ class SignIns:
         try:
             found = browser.read(self.settings(), text, what.state, others)
         except PastedCodeError as wrong:
-            self._failed_try(record, str(wrong), wrong.code)
+            self._failed_try(record, lazy_of(wrong), wrong.code)
             raise
         if found.error:
             refused = browser.refused(found)
-            return await self._end(record, SignInState.FAILED, refused.code, str(refused))
+            return await self._end(record, SignInState.FAILED, refused.code, lazy_of(refused))
         mark = _mark(found.code)
         if mark in record.used:
             return self.records.get(record.id) or record
@@ -200,7 +211,7 @@ class SignIns:
         except PastedCodeError:
             code = ""
         if _mark(code) not in record.used:
-            raise SignInBusyError("this sign-in is over; start again")
+            raise SignInBusyError(lazy("this sign-in is over; start again"))
         return record
 
     async def exchange(self, record: AccountSignIn, code: str, what: Secrets) -> AccountSignIn:
@@ -208,14 +219,14 @@ class SignIns:
         try:
             data, found = await browser.exchange(self, record, code, what)
         except SignInRefusedError as refused:
-            return await self._end(record, SignInState.FAILED, refused.code, str(refused))
+            return await self._end(record, SignInState.FAILED, refused.code, lazy_of(refused))
         record.found, record.step = found, SignInStep.CHECK
         return await self._land(record, msgspec.structs.replace(what, data=data), keep=True)
 
     async def confirm(self, record: AccountSignIn, choice: str) -> AccountSignIn:
         """What becomes of another person's sign-in: "replace" or "new". Raises SignInBusyError."""
         if record.step is not SignInStep.CONFIRM or choice not in ("replace", "new"):
-            raise SignInBusyError("there is nothing to confirm")
+            raise SignInBusyError(lazy("there is nothing to confirm"))
         claimed = self._claim(record.id, SignInStep.TEST, only=SignInStep.CONFIRM)
         what = self.records.opened(claimed)
         return await self._land(claimed, what, keep=claimed.flow is not SignInFlow.LINE, choice=choice)
@@ -248,19 +259,20 @@ class SignIns:
 
         found = self.records.change(ident, take)
         if found is None:
-            raise SignInBusyError("this sign-in is over, or is being worked at just now")
+            raise SignInBusyError(lazy("this sign-in is over, or is being worked at just now"))
         return found
 
-    def _failed_try(self, record: AccountSignIn, message: str, code: str = "") -> None:
+    def _failed_try(self, record: AccountSignIn, said: LazyText, code: str = "") -> None:
         """A wrong text: it may be tried again, but not without end."""
 
         def note(found: AccountSignIn) -> bool:
             found.tries += 1
-            found.claimed, found.message, found.code = 0.0, message, code
+            found.claimed, found.code = 0.0, code
+            found.say(said)
             if found.step in (SignInStep.OPEN, SignInStep.CHECK):
                 found.step = SignInStep.CODE
             if found.tries >= MOST_TRIES:
-                end(found, SignInState.FAILED, "tries", "too many wrong tries; start again")
+                end(found, SignInState.FAILED, "tries", lazy("too many wrong tries; start again"))
             return True
 
         self.records.change(record.id, note)
@@ -279,18 +291,21 @@ class SignIns:
 
     async def _stopped(self, record: AccountSignIn, stopped: LandingError, *, keep: bool) -> AccountSignIn:
         if stopped.confirm:
-            record.step, record.message, record.claimed = SignInStep.CONFIRM, str(stopped), 0.0
+            record.step, record.claimed = SignInStep.CONFIRM, 0.0
+            record.say(lazy_of(stopped))
             record.target = stopped.account or record.target
             record.deadline = self._clock() + landing.CONFIRM_S
             self.records.put(record)
             return record
         if keep or stopped.final:
-            return await self._end(record, SignInState.FAILED, stopped.code, str(stopped))
-        self._failed_try(record, str(stopped), stopped.code)
-        raise CredentialRejectedError(str(stopped))
+            return await self._end(record, SignInState.FAILED, stopped.code, lazy_of(stopped))
+        self._failed_try(record, lazy_of(stopped), stopped.code)
+        raise CredentialRejectedError(lazy_of(stopped))
 
-    async def _end(self, record: AccountSignIn, state: SignInState, code: str = "", message: str = "") -> AccountSignIn:
-        end(record, state, code, message)
+    async def _end(
+        self, record: AccountSignIn, state: SignInState, code: str = "", said: LazyText | None = None
+    ) -> AccountSignIn:
+        end(record, state, code, said)
         record.deadline = self._clock()
         self.records.put(record)
         await self._ended(record)
@@ -348,7 +363,9 @@ class SignIns:
             return
         record, what = taken, self.records.opened(taken)
         if not what.data:
-            await self._end(record, SignInState.FAILED, "lost", "the server was stopped in the middle; start again")
+            await self._end(
+                record, SignInState.FAILED, "lost", lazy("the server was stopped in the middle; start again")
+            )
             return
         try:
             await self._land(record, what, keep=record.flow is not SignInFlow.LINE)

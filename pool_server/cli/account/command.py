@@ -15,6 +15,7 @@ from pool_server.cli.account import login, reconcile, seal, transfer
 from pool_server.cli.common import config_option, emit, json_option, one_line, settings, table
 from pool_server.cli.pool import open_pool
 from pool_server.core.enums import Dialect, FaultKind, Provider
+from pool_server.language import lazy_of
 from pool_server.providers import SPECS, CredentialRejectedError, provider_module
 
 _SPOKEN = [
@@ -117,7 +118,7 @@ def add_key(provider: str, name: str | None, config: str | None, **said: Any) ->
         try:
             create_file(path, data)
         except FileExistsError:
-            raise CredentialRejectedError(f"{path} is there already; choose another --name") from None
+            raise CredentialRejectedError(lazy_of(f"{path} is there already; choose another --name")) from None
     click.echo(f"{account} is in {path}")
 
 

@@ -11,6 +11,7 @@ from pool_server.accounts.credentials.scan import CredentialFile, scan
 from pool_server.app import run_file
 from pool_server.cli.common import config_option, one_line, settings
 from pool_server.cli.pool import UNKNOWN
+from pool_server.language import lazy_of
 from pool_server.providers import CredentialRejectedError
 
 
@@ -42,20 +43,24 @@ def _check(keys: sealing.SealKeys, server: dict[str, object] | None) -> None:
     """A running server has to open what is sealed here. Raises CredentialRejectedError."""
     if not keys.names:
         raise CredentialRejectedError(
-            f"{sealing.ENVIRONMENT} holds no key: make one with --new-key, give it to the server and to this command, "
-            "and keep a copy elsewhere: without it a sealed account is lost"
+            lazy_of(
+                f"{sealing.ENVIRONMENT} holds no key: make one with --new-key, give it to the server and to this "
+                "command, and keep a copy elsewhere: without it a sealed account is lost"
+            )
         )
     held = server.get("seal_keys") if server is not None else None
     if server is not None and not (isinstance(held, list) and keys.names[0] in held):
         raise CredentialRejectedError(
-            f"the running server does not hold key {keys.names[0]}: start it anew with {sealing.ENVIRONMENT} first"
+            lazy_of(
+                f"the running server does not hold key {keys.names[0]}: start it anew with {sealing.ENVIRONMENT} first"
+            )
         )
 
 
 def _chosen(folder: Path, accounts: tuple[str, ...]) -> list[CredentialFile]:
     found = {file.account: file for file in scan(folder).found} if folder.is_dir() else {}
     if unknown := [account for account in accounts if account not in found]:
-        raise CredentialRejectedError(f"{unknown[0]}: {UNKNOWN}")
+        raise CredentialRejectedError(lazy_of(f"{unknown[0]}: {UNKNOWN}"))
     return [found[account] for account in accounts or found]
 
 

@@ -15,6 +15,7 @@ from pool_server.cli.common import config_option, one_line, settings
 from pool_server.cli.pool import UNKNOWN, open_pool
 from pool_server.core.disk import create_private
 from pool_server.core.enums import Provider
+from pool_server.language import lazy_of
 from pool_server.providers import CredentialRejectedError, provider_module
 from pool_server.providers.keys.pasted import MAX_TEXT, recognise
 
@@ -32,7 +33,7 @@ def import_(file: IO[str], provider: str | None, name: str, yes: bool, config: s
         found = recognise(text, now=now)
         vendor = Provider(provider) if provider else found.provider
         if vendor is None:
-            raise CredentialRejectedError("it does not tell whose it is: name the vendor with --provider")
+            raise CredentialRejectedError(lazy_of("it does not tell whose it is: name the vendor with --provider"))
         module = provider_module(vendor)
         consent = module.consent_for(module.parse(found.data, f"{vendor.value}:{name or 'new'}", now=now))
     if consent:
@@ -49,7 +50,7 @@ def _text(file: IO[str]) -> str:
     try:
         return file.read(MAX_TEXT + 1)
     except UnicodeDecodeError:
-        raise CredentialRejectedError("it is no UTF-8 text") from None
+        raise CredentialRejectedError(lazy_of("it is no UTF-8 text")) from None
 
 
 @click.command("export", help="Print an account's credential in plain: whoever reads it has the account.")

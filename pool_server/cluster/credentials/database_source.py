@@ -26,6 +26,7 @@ from pool_server.accounts.credentials.sealing import SealError
 from pool_server.accounts.credentials.source import Check, CredentialSource, Signature
 from pool_server.cluster.credentials.inbox import Inbox
 from pool_server.cluster.credentials.sealed_rows import CredentialNews, DatabaseCredentials, StoredCredential, whole
+from pool_server.language import lazy
 from pool_server.providers import CredentialRejectedError
 from pool_server.providers.json_fields import merge_into
 from pool_server.storage.errors import StoreError
@@ -137,7 +138,7 @@ class DatabaseSource(CredentialSource):
     def _there(self, file: CredentialFile) -> StoredCredential:
         row = self._known.get(file.account)
         if row is None or row.removed is not None:
-            raise files.UnreadFileError("is not in the pool any more")
+            raise files.UnreadFileError(lazy("is not in the pool any more"))
         return row
 
     def _file(self, account: str) -> CredentialFile | None:
@@ -176,7 +177,7 @@ class DatabaseSource(CredentialSource):
         while True:
             row = await self.fetch(file.account)
             if row is None or row.removed is not None:
-                raise files.UnreadFileError("is not in the pool any more")
+                raise files.UnreadFileError(lazy("is not in the pool any more"))
             data = _data(row)
             make(data)
             if (version := await self.put(row, file, _content(data), own=own)) is not None:
@@ -292,7 +293,7 @@ def _digest(version: int) -> str:
 def _content(data: dict[str, Any]) -> bytes:
     raw = json.dumps(data, ensure_ascii=False).encode()
     if len(raw) > files.MAX_BYTES:
-        raise CredentialRejectedError("larger than 1 MiB")
+        raise CredentialRejectedError(lazy("larger than 1 MiB"))
     return raw
 
 
@@ -303,5 +304,5 @@ def _data(row: StoredCredential) -> dict[str, Any]:
     except (msgspec.DecodeError, RecursionError):
         data = None
     if not isinstance(data, dict):
-        raise files.BrokenFileError("not a JSON object")
+        raise files.BrokenFileError(lazy("not a JSON object"))
     return data

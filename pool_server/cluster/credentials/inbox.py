@@ -16,6 +16,7 @@ from pool_server.accounts.credentials.look import token_of
 from pool_server.accounts.credentials.scan import CredentialFile, RejectedFile, scan, shown
 from pool_server.cluster.credentials.sealed_rows import StoredCredential
 from pool_server.core.disk import sync_folder, try_hold
+from pool_server.language import lazy_of
 from pool_server.providers import Credential, CredentialRejectedError
 
 log = logging.getLogger(__name__)
@@ -56,10 +57,10 @@ class Inbox:
             if not self._folder.is_dir():
                 return []
             seen = await asyncio.to_thread(scan, self._folder)
-            rejected = [*seen.rejected, *(RejectedFile(shown(name), why) for name, why in seen.unread.items())]
+            rejected = [*seen.rejected, *(RejectedFile(shown(name), lazy_of(why)) for name, why in seen.unread.items())]
             holders = await asyncio.to_thread(self._source.tokens, self._clock()) if seen.found else {}
             told = {file.name: await self._take(file, holders) for file in seen.found}
-            return rejected + [RejectedFile(name, reason) for name, reason in told.items() if reason]
+            return rejected + [RejectedFile(name, lazy_of(reason)) for name, reason in told.items() if reason]
 
     async def _take(self, file: CredentialFile, holders: dict[str, str]) -> str:
         """Why a file was not taken in; "" when it was, or another process does. `holders`: whose a token is."""

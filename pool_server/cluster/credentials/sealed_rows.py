@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from pool_server.accounts.credentials.sealing import SealError, SealKeys, key_name
+from pool_server.language import lazy_of
 from pool_server.storage.postgres.connection import DatabasePool, ResultRow
 
 
@@ -43,7 +44,9 @@ class DatabaseCredentials:
     def __init__(self, pool: DatabasePool, keys: SealKeys) -> None:
         """Raises SealError without a key."""
         if not keys.names:
-            raise SealError("credentials in a database must be sealed, and there is no key: set POOL_STORE_KEY")
+            raise SealError(
+                lazy_of("credentials in a database must be sealed, and there is no key: set POOL_STORE_KEY")
+            )
         self._pool = pool
         self._keys = keys
 
@@ -129,7 +132,7 @@ class DatabaseCredentials:
 def whole(news: CredentialNews) -> CredentialNews:
     """The same. Raises SealError, which names the accounts that no key opens."""
     if news.closed:
-        raise SealError(f"no key of POOL_STORE_KEY opens the credentials of {', '.join(news.closed)}")
+        raise SealError(lazy_of(f"no key of POOL_STORE_KEY opens the credentials of {', '.join(news.closed)}"))
     return news
 
 

@@ -10,6 +10,7 @@ from typing import TypeVar
 import msgspec
 
 from pool_server.core.enums import Denial
+from pool_server.language import gettext as _
 from pool_server.storage.errors import StoreError, StoreRefusedError
 from pool_server.storage.postgres.connection import Connection, DatabasePool, storable
 from pool_server.users.models import (
@@ -93,7 +94,7 @@ class DatabasePeople(PeoplePort):
     async def code_make(self, code: Code, trail: Trail) -> None:
         async with self._change(trail) as (connection, seq):
             if await connection.value("select pool.code_read_1($1)", code.prefix) is not None:
-                raise RefusedError(Denial.BAD_VALUE, "this code exists by chance; make another", 409)
+                raise RefusedError(Denial.BAD_VALUE, _("this code exists by chance; make another"), 409)
             await connection.value("select pool.code_put_1($1, $2, $3)", seq, code.prefix, encode(code))
 
     async def code_change(self, prefix: str, change: Callable[[Code], T]) -> T | None:
@@ -115,7 +116,7 @@ class DatabasePeople(PeoplePort):
     async def token_make(self, token: AdminToken, most: int, trail: Trail) -> None:
         async with self._change(trail) as (connection, seq):
             if await connection.value("select pool.token_count_1()") >= most:
-                raise bad_value(f"there are {most} tokens: revoke one that is not used")
+                raise bad_value(_("there are {most} tokens: revoke one that is not used", most=most))
             await connection.value("select pool.token_put_1($1, $2, $3)", seq, token.id, encode(token))
 
     async def token_end(self, token_id: str, trail: Trail) -> None:
@@ -164,7 +165,9 @@ class DatabasePeople(PeoplePort):
                     await keep_trail(connection, trail)
         except StoreRefusedError as exc:
             if exc.state == _UNIQUE:
-                raise RefusedError(Denial.NAME_TAKEN, "this name, or one that looks like it, is taken", 409) from None
+                raise RefusedError(
+                    Denial.NAME_TAKEN, _("this name, or one that looks like it, is taken"), 409
+                ) from None
             raise
         try:
             await self.catch_up()

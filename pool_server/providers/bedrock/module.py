@@ -15,6 +15,7 @@ import msgspec
 from pool_server.core.enums import Provider
 from pool_server.core.models import ClientCall, HttpAnswer, HttpRequest, UpstreamRequest
 from pool_server.core.settings import Settings
+from pool_server.language import lazy
 from pool_server.providers.base import Refreshed
 from pool_server.providers.bedrock import role, signing
 from pool_server.providers.credential import Credential, CredentialRejectedError, Fields, KeyAuth
@@ -39,11 +40,13 @@ class Bedrock(PresetModule):
             return super().parse(data, account, now=now)
         key_id, secret = fields.token(_ID), fields.token(_SECRET)
         if not _KEY_ID.fullmatch(key_id):
-            raise CredentialRejectedError(f"{_ID} is {'not a usable value' if key_id else 'missing'}")
+            raise CredentialRejectedError(
+                lazy("{name} is not a usable value", name=_ID) if key_id else lazy("{name} is missing", name=_ID)
+            )
         if not secret:
-            raise CredentialRejectedError(f"{_SECRET} is missing")
+            raise CredentialRejectedError(lazy("{name} is missing", name=_SECRET))
         if fields.given("api_key"):
-            raise CredentialRejectedError(f"it holds api_key and {_ID}: one of them must go")
+            raise CredentialRejectedError(lazy("it holds api_key and {id}: one of them must go", id=_ID))
         if not signing.available():
             raise CredentialRejectedError(signing.INSTALL)
         cred = super().parse({**fields.data, "api_key": secret}, account, now=now)

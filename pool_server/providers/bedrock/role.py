@@ -14,6 +14,7 @@ from urllib.parse import urlencode
 import msgspec
 
 from pool_server.core.models import HttpAnswer, HttpRequest
+from pool_server.language import lazy
 from pool_server.providers.base import RefreshRejectedError
 from pool_server.providers.bedrock import signing
 from pool_server.providers.credential import Credential, CredentialRejectedError, Fields
@@ -39,9 +40,11 @@ def named(fields: Fields) -> tuple[str, str]:
     """The role a file names and the external id it is assumed with, "" for none. Raises CredentialRejectedError."""
     role, external = fields.text("role_arn"), fields.text("external_id")
     if role and not _ROLE.fullmatch(role):
-        raise CredentialRejectedError("role_arn must be as arn:aws:iam::123456789012:role/NAME")
+        raise CredentialRejectedError(lazy("role_arn must be as arn:aws:iam::123456789012:role/NAME"))
     if external and not (role and _EXTERNAL.fullmatch(external)):
-        raise CredentialRejectedError("external_id is not a usable value" if role else "external_id needs role_arn")
+        raise CredentialRejectedError(
+            lazy("{name} is not a usable value", name="external_id") if role else lazy("external_id needs role_arn")
+        )
     return role, external
 
 
@@ -65,14 +68,14 @@ def request(cred: Credential, url: str, region: str) -> HttpRequest:
 def answer(told: HttpAnswer, *, now: float) -> dict[str, Any]:
     """The session's keys as the file holds them. Raises RefreshRejectedError."""
     if not told.status:
-        raise RefreshRejectedError(f"STS could not be reached: {told.error or 'no connection'}")
+        raise RefreshRejectedError(lazy("STS could not be reached: {error}", error=told.error or lazy("no connection")))
     found = _read(told.body)
     if not 200 <= told.status < 300:
         raise _refused(told.status, found, now)
     key_id, secret, session = (found.get(name) for name in _PARTS[:3])
     usable = all(isinstance(one, str) and one.isascii() and one.isprintable() and one for one in (secret, session))
     if not isinstance(key_id, str) or not _KEY_ID.fullmatch(key_id) or not usable:
-        raise RefreshRejectedError("STS answered no session that can be used")
+        raise RefreshRejectedError(lazy("STS answered no session that can be used"))
     ends = moment(found.get("Expiration")) or now + _SESSION_S
     return {"access_key_id": key_id, "secret_access_key": secret, "session_token": session, "expiration": ends}
 
@@ -93,10 +96,16 @@ def _read(body: bytes) -> Mapping[str, Any]:
 def _refused(status: int, found: Mapping[str, Any], now: float) -> RefreshRejectedError:
     code, words = str(found.get("Code") or status)[:80], " ".join(str(found.get("Message") or "").split())[:300]
     if any(said in words or said in code for said in _CLOCK):
-        return RefreshRejectedError("STS finds this server's clock wrong: set it right")
-    said = f"STS refuses the role ({code}){f': {words}' if words else ''}"
+        return RefreshRejectedError(lazy("STS finds this server's clock wrong: set it right"))
+    said = (
+        lazy("STS refuses the role ({code}): {words}", code=code, words=words)
+        if words
+        else lazy("STS refuses the role ({code})", code=code)
+    )
     if code in _DEAD:
-        return RefreshRejectedError(f"{said}; make new access keys", permanent=True)
+        return RefreshRejectedError(lazy("{said}; make new access keys", said=said), permanent=True)
     if status >= 500 or status in (408, 429) or code.startswith("Throttl"):
         return RefreshRejectedError(said)
-    return RefreshRejectedError(f"{said}; see the role's trust and permissions", retry_at=now + OPERATOR_WAIT)
+    return RefreshRejectedError(
+        lazy("{said}; see the role's trust and permissions", said=said), retry_at=now + OPERATOR_WAIT
+    )

@@ -6,7 +6,9 @@ import importlib.util
 from functools import cache
 from typing import Any
 
-INSTALL = "AWS access keys need botocore: pip install 'pool-server[bedrock]'; a Bedrock API key needs nothing"
+from pool_server.language import lazy
+
+INSTALL = lazy("AWS access keys need botocore: pip install 'pool-server[bedrock]'; a Bedrock API key needs nothing")
 
 
 @cache

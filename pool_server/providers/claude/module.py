@@ -10,6 +10,7 @@ import msgspec
 from pool_server.core.enums import ApiFamily, CredentialKind, Dialect, Operation, Provider
 from pool_server.core.models import ClientCall, Fault, HttpAnswer, HttpRequest, UpstreamRequest, WindowObservation
 from pool_server.core.settings import Settings
+from pool_server.language import lazy
 from pool_server.providers import keys
 from pool_server.providers.base import (
     PromptCache,
@@ -89,7 +90,9 @@ class Claude(ProviderModule):
         access, refresh = (login.token("accessToken"), login.token("refreshToken")) if login is not None else ("", "")
         if login is None or not (access or refresh):
             if fields.token(*self.spec.keys.fields).startswith("sk-ant-oat"):
-                raise CredentialRejectedError("api_key holds an OAuth token; write it as claudeAiOauth.accessToken")
+                raise CredentialRejectedError(
+                    lazy("api_key holds an OAuth token; write it as claudeAiOauth.accessToken")
+                )
             return None
         return Credential(
             Provider.CLAUDE,
@@ -144,7 +147,7 @@ class Claude(ProviderModule):
         data = token_answer(answer, now=now, dead_statuses=_REFUSED, rate_cap=RATE_CAP)
         access = data.get("access_token")
         if not access:
-            raise RefreshRejectedError("the token endpoint answered no token")
+            raise RefreshRejectedError(lazy("the token endpoint answered no token"))
         expires_at = lifetime_end(data.get("expires_in"), now=now, default=LIFE_UNKNOWN)
         login: dict[str, Any] = {"accessToken": access, "expiresAt": int(expires_at * 1000)}
         refresh = data.get("refresh_token") or cred.refresh_token

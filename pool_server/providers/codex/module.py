@@ -16,6 +16,7 @@ from pool_server import __version__
 from pool_server.core.enums import CredentialKind, Dialect, Operation, Provider
 from pool_server.core.models import ClientCall, Fault, HttpAnswer, HttpRequest, UpstreamRequest, WindowObservation
 from pool_server.core.settings import Settings
+from pool_server.language import lazy
 from pool_server.providers import keys
 from pool_server.providers.base import (
     PromptCache,
@@ -116,7 +117,7 @@ class Codex(ProviderModule):
         data = token_answer(answer, now=now, dead_statuses=frozenset((401,)))
         fresh = {name: data[name] for name in ("id_token", "access_token", "refresh_token") if data.get(name)}
         if "access_token" not in fresh and "id_token" not in fresh:
-            raise RefreshRejectedError("the token endpoint answered no token")
+            raise RefreshRejectedError(lazy("the token endpoint answered no token"))
         access = fresh.get("access_token", cred.access_token)
         claims = jwt_claims(access)
         expires_at = moment(claims.get("exp"))

@@ -13,6 +13,7 @@ from urllib.parse import urlencode
 from pool_server.core.models import HttpAnswer, HttpRequest
 from pool_server.core.origins import origins
 from pool_server.core.settings import Settings
+from pool_server.language import LazyText, lazy
 from pool_server.providers.base import RefreshRejectedError
 from pool_server.providers.codex.module import CLIENT_ID, identity_of
 from pool_server.providers.evidence.reading import message_of, read_error
@@ -46,7 +47,7 @@ class DeviceGrant(NamedTuple):
 class SignInRefusedError(Exception):
     """A sign-in cannot go on. `code` is one word for programs, the text is for people."""
 
-    def __init__(self, code: str, message: str) -> None:
+    def __init__(self, code: str, message: LazyText) -> None:
         super().__init__(message)
         self.code = code
 
@@ -92,7 +93,7 @@ def device_request(settings: Settings) -> HttpRequest:
 def device_started(answer: HttpAnswer, settings: Settings) -> DeviceStart:
     """Raises SignInRefusedError."""
     if answer.status == 404:
-        raise SignInRefusedError("device_off", "the vendor offers no device code here; use the browser instead")
+        raise SignInRefusedError("device_off", lazy("the vendor offers no device code here; use the browser instead"))
     data = decode(answer.body) if answer.status == 200 else {}
     device, code = as_text(data.get("device_auth_id")), as_text(data.get("user_code") or data.get("usercode"))
     if not device or not code:
@@ -148,7 +149,7 @@ def exchanged(answer: HttpAnswer, *, now: float) -> dict[str, Any]:
         raise _meaning(answer, refused) from None
     names = ("id_token", "access_token", "refresh_token")
     if not all(data.get(name) for name in names):
-        raise SignInRefusedError("no_tokens", "the vendor answered without its tokens; start again")
+        raise SignInRefusedError("no_tokens", lazy("the vendor answered without its tokens; start again"))
     tokens = {name: data[name] for name in names}
     account = identity_of(tokens["id_token"], tokens["access_token"]).account_id
     if account:
@@ -161,11 +162,11 @@ def refused_in_browser(error: str, description: str) -> SignInRefusedError:
     if "missing_codex_entitlement" in description:
         return SignInRefusedError(
             "no_entitlement",
-            "this workspace does not let its member use it: ask its admin, or sign in to another workspace",
+            lazy("this workspace does not let its member use it: ask its admin, or sign in to another workspace"),
         )
     if error == "access_denied":
-        return SignInRefusedError("cancelled", "the sign-in was cancelled on the vendor's page; start again")
-    return SignInRefusedError("refused", f"the vendor's page refused it ({error[:60]}); start again")
+        return SignInRefusedError("cancelled", lazy("the sign-in was cancelled on the vendor's page; start again"))
+    return SignInRefusedError("refused", lazy("the vendor's page refused it ({error}); start again", error=error[:60]))
 
 
 def _meaning(answer: HttpAnswer, refused: RefreshRejectedError) -> SignInRefusedError:
@@ -173,20 +174,24 @@ def _meaning(answer: HttpAnswer, refused: RefreshRejectedError) -> SignInRefused
     if facts.says("unsupported_country_region_territory"):
         return SignInRefusedError(
             "country",
-            "the vendor refuses the place of this server's (or the proxy's) exit, wherever your browser is: give the "
-            "account a proxy elsewhere and start again; the code is spent",
+            lazy(
+                "the vendor refuses the place of this server's (or the proxy's) exit, wherever your browser is: give "
+                "the account a proxy elsewhere and start again; the code is spent"
+            ),
         )
     if answer.status in (400, 401):
-        return SignInRefusedError("bad_code", "the code was used, is too old or of another sign-in; start again")
-    return SignInRefusedError("exchange", f"{refused.reason}; the code may be spent: start again")
+        return SignInRefusedError("bad_code", lazy("the code was used, is too old or of another sign-in; start again"))
+    return SignInRefusedError("exchange", lazy("{reason}; the code may be spent: start again", reason=refused.reason))
 
 
 def _refused(answer: HttpAnswer) -> SignInRefusedError:
     if not answer.status:
-        return SignInRefusedError("unreachable", f"the vendor could not be reached ({answer.error or 'no answer'})")
+        return SignInRefusedError(
+            "unreachable", lazy("the vendor could not be reached ({error})", error=answer.error or lazy("no answer"))
+        )
     facts = read_error(answer.headers, answer.body)
-    what = "a web page" if facts.html else message_of(facts, answer.status)
-    return SignInRefusedError("refused", f"the vendor answered {answer.status}: {what}"[:300])
+    what = lazy("a web page") if facts.html else message_of(facts, answer.status)[:240]
+    return SignInRefusedError("refused", lazy("the vendor answered {status}: {what}", status=answer.status, what=what))
 
 
 def workspace_of(data: dict[str, Any]) -> dict[str, str]:

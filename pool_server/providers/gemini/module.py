@@ -10,6 +10,7 @@ import msgspec
 from pool_server.core.enums import ApiFamily, CredentialKind, Dialect, Operation, Provider
 from pool_server.core.models import ClientCall, Fault, HttpAnswer, HttpRequest, UpstreamRequest
 from pool_server.core.settings import Settings
+from pool_server.language import lazy
 from pool_server.providers import keys
 from pool_server.providers.base import (
     ProviderModule,
@@ -105,7 +106,7 @@ class Gemini(ProviderModule):
     def refresh_answer(self, cred: Credential, answer: HttpAnswer, *, now: float) -> Refreshed:
         data = token_answer(answer, now=now, dead_statuses=frozenset())
         if not data.get("access_token"):
-            raise RefreshRejectedError("the token endpoint answered no token")
+            raise RefreshRejectedError(lazy("the token endpoint answered no token"))
         expires_at = lifetime_end(data.get("expires_in"), now=now, default=LIFE_UNKNOWN)
         fresh = {name: data[name] for name in ("access_token", "refresh_token") if data.get(name)}
         updates = {**fresh, "expiry_date": int(expires_at * 1000)}

@@ -12,7 +12,7 @@ from pool_server.providers.keys.endpoint import (
     serves,
     test_request,
 )
-from pool_server.providers.keys.naming import belongs_to, refuse_unnamed
+from pool_server.providers.keys.naming import belongs_to, missing, refuse_unnamed
 from pool_server.providers.keys.reading import read_key, refuse_addresses
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "base_for",
     "belongs_to",
     "key_headers",
+    "missing",
     "prepare",
     "prepare_at",
     "read_key",

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from pool_server.core.enums import Provider
+from pool_server.language import LazyText, lazy
 from pool_server.providers import CredentialRejectedError, provider_module, vendor_of
 
 MAX_TEXT = 1 << 20
@@ -39,10 +40,10 @@ def recognise(text: str, *, now: float) -> Recognised:
     """The credential in a pasted text. Raises CredentialRejectedError with what the text is instead, and never with
     anything of it."""
     if len(text) > MAX_TEXT:
-        raise CredentialRejectedError("that is larger than 1 MiB; a credential file is not")
+        raise CredentialRejectedError(lazy("that is larger than 1 MiB; a credential file is not"))
     text = _UNSEEN.sub("", text).strip()
     if not text:
-        raise CredentialRejectedError("nothing was pasted")
+        raise CredentialRejectedError(lazy("nothing was pasted"))
     if text[0] in "{[":
         return _of_json(text)
     return _of_words(text, now)
@@ -53,10 +54,10 @@ def _of_json(text: str) -> Recognised:
         data = msgspec.json.decode(text)
     except (msgspec.DecodeError, ValueError, RecursionError):
         raise CredentialRejectedError(
-            "it looks like JSON and is not whole: copy the whole file, from the first { to the last }"
+            lazy("it looks like JSON and is not whole: copy the whole file, from the first { to the last }")
         ) from None
     if not isinstance(data, dict):
-        raise CredentialRejectedError("it is a list; one credential file is one JSON object")
+        raise CredentialRejectedError(lazy("it is a list; one credential file is one JSON object"))
     return Recognised(_whose(data), data)
 
 
@@ -102,26 +103,26 @@ def _bare(value: str) -> str:
     return re.sub(r"\s+", "", value.strip().strip(";")).strip("\"'`<>,")
 
 
-def _instead(value: str) -> str:
-    """What a value is that is no key, "" for one that may be."""
+def _instead(value: str) -> LazyText | None:
+    """What a value is that is no key, None for one that may be."""
     if "id_token=" in value:
-        return (
+        return lazy(
             "this address holds the tokens themselves: a sign-in that runs on that machine caught it; close it "
             "and start again"
         )
     if value.lower().startswith(("http://", "https://", "www.", "mailto:")) or "://" in value[:12]:
-        return "this is a web address; paste the credential file's content or the key"
+        return lazy("this is a web address; paste the credential file's content or the key")
     if value.isdigit() and len(value) <= 10:
-        return "this is a code from an e-mail or a phone: it belongs into the vendor's own page"
+        return lazy("this is a code from an e-mail or a phone: it belongs into the vendor's own page")
     if value.startswith("sk-ant-ort"):
-        return "this is a refresh token alone; paste the whole credential file"
+        return lazy("this is a refresh token alone; paste the whole credential file")
     if value.startswith("eyJ") and value.count(".") == 2:
-        return "this is one token out of a file; paste the whole credential file"
+        return lazy("this is one token out of a file; paste the whole credential file")
     if value.startswith(("sk-ant-admin", "sk-admin-")):
-        return "this is an admin key, which no model can be asked with"
+        return lazy("this is an admin key, which no model can be asked with")
     if not _TOKEN.fullmatch(value):
-        return "this is neither a credential file nor a key"
-    return ""
+        return lazy("this is neither a credential file nor a key")
+    return None
 
 
 def _by_looks(key: str) -> Provider | None:

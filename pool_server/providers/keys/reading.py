@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 
 from pool_server.core.enums import CredentialKind, Dialect, Provider
+from pool_server.language import lazy
 from pool_server.providers.credential import Credential, CredentialRejectedError, Fields, KeyAuth
 from pool_server.providers.keys.endpoint import DIALECTS, KeySpec
 
@@ -48,7 +49,7 @@ def read_key(provider: Provider, spec: KeySpec, fields: Fields, account: str) ->
         return None
     refuse_unread(fields)
     if fields.given("region"):
-        raise CredentialRejectedError("region cannot be honoured here; write the region's base_url")
+        raise CredentialRejectedError(lazy("region cannot be honoured here; write the region's base_url"))
     address = fields.url("base_url", scheme="https")
     base = _ENDPOINT.sub("", address)
     if not base:
@@ -81,9 +82,9 @@ def _admin_key(provider: Provider, fields: Fields, base: str) -> str:
     key = fields.token("admin_key")
     form = _ADMIN.get(provider, "")
     if key and (not form or base):
-        raise CredentialRejectedError("admin_key is for the vendor's own API of Claude and OpenAI")
+        raise CredentialRejectedError(lazy("admin_key is for the vendor's own API of Claude and OpenAI"))
     if key and not key.startswith(form):
-        raise CredentialRejectedError(f"admin_key must be an admin key: it begins with {form}")
+        raise CredentialRejectedError(lazy("admin_key must be an admin key: it begins with {form}", form=form))
     return key
 
 
@@ -91,7 +92,9 @@ def refuse_addresses(fields: Fields) -> None:
     """A sign-in goes to its vendor alone: fields that say otherwise reject the file."""
     for name in _KEYS_ALONE:
         if fields.given(name):
-            raise CredentialRejectedError(f"{name} is for API keys; a sign-in goes to its provider alone")
+            raise CredentialRejectedError(
+                lazy("{name} is for API keys; a sign-in goes to its provider alone", name=name)
+            )
     refuse_unread(fields)
 
 
@@ -99,7 +102,9 @@ def refuse_unread(fields: Fields) -> None:
     """An address under another name than ours would be passed over, and the secret go elsewhere."""
     for name in fields.names():
         if name not in _READ and _ADDRESS.fullmatch(name) and fields.given(name):
-            raise CredentialRejectedError(f"{name[:40]} is not read here; write the address as base_url")
+            raise CredentialRejectedError(
+                lazy("{name} is not read here; write the address as base_url", name=name[:40])
+            )
 
 
 def vendor_of(key: str) -> tuple[str, tuple[Provider, ...]] | None:
@@ -112,8 +117,12 @@ def refuse_foreign(provider: Provider, key: str) -> None:
         vendor, own = found
         if provider not in own:
             raise CredentialRejectedError(
-                f"this is a key of {vendor} and would be sent to {provider}; name the file after its vendor, or write "
-                "the base_url it is for"
+                lazy(
+                    "this is a key of {vendor} and would be sent to {provider}; name the file after its vendor, or "
+                    "write the base_url it is for",
+                    vendor=vendor,
+                    provider=provider.value,
+                )
             )
 
 
@@ -122,9 +131,9 @@ def _dialects(fields: Fields) -> tuple[Dialect, ...]:
     known = {dialect.value: dialect for dialect in DIALECTS}
     for name in said:
         if name not in known:
-            raise CredentialRejectedError(f"dialects must be of {', '.join(known)}")
+            raise CredentialRejectedError(lazy("dialects must be of {known}", known=", ".join(known)))
     if fields.given("dialects") and not said:
-        raise CredentialRejectedError(f"dialects must name one of {', '.join(known)}")
+        raise CredentialRejectedError(lazy("dialects must name one of {known}", known=", ".join(known)))
     return tuple(dict.fromkeys(known[name] for name in said))
 
 
@@ -132,5 +141,5 @@ def _auth(fields: Fields) -> KeyAuth | None:
     said = fields.text("auth")
     allowed = (KeyAuth.X_API_KEY, KeyAuth.BEARER, KeyAuth.API_KEY)
     if said and said not in allowed:
-        raise CredentialRejectedError(f"auth must be one of {', '.join(allowed)}")
+        raise CredentialRejectedError(lazy("auth must be one of {known}", known=", ".join(allowed)))
     return KeyAuth(said) if said else None

@@ -14,6 +14,7 @@ import msgspec
 from pool_server.core.enums import CredentialKind, Provider
 from pool_server.core.models import HttpAnswer, HttpRequest
 from pool_server.core.settings import Settings
+from pool_server.language import lazy
 from pool_server.providers.base import Refreshed, RefreshRejectedError
 from pool_server.providers.credential import Credential, CredentialRejectedError, Fields, KeyAuth, lifetime_end
 from pool_server.providers.json_fields import as_text, decode
@@ -46,7 +47,7 @@ class Kimi(PresetModule):
         if not access and not refresh:
             return super().parse(data, account, now=now)
         if fields.given("api_key"):
-            raise CredentialRejectedError("it holds api_key and a sign-in: one of them must go")
+            raise CredentialRejectedError(lazy("it holds api_key and a sign-in: one of them must go"))
         cred = self._read(fields, account, "")
         return msgspec.structs.replace(
             cred,
@@ -89,7 +90,7 @@ class Kimi(PresetModule):
     def refresh_answer(self, cred: Credential, answer: HttpAnswer, *, now: float) -> Refreshed:
         data = token_answer(answer, now=now, dead_statuses=_REFUSED)
         if not data.get("access_token"):
-            raise RefreshRejectedError("the token endpoint answered no token")
+            raise RefreshRejectedError(lazy("the token endpoint answered no token"))
         expires_at = lifetime_end(data.get("expires_in"), now=now, default=LIFE_UNKNOWN)
         fresh = {name: data[name] for name in ("access_token", "refresh_token") if data.get(name)}
         credential = msgspec.structs.replace(cred, expires_at=expires_at, issued_at=now, **fresh)

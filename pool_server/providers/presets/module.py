@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pool_server.core.enums import ApiFamily, CredentialKind, Dialect, Operation, Provider
 from pool_server.core.models import ClientCall, Fault, HttpAnswer, HttpRequest, UpstreamRequest, WindowObservation
 from pool_server.core.settings import Settings
+from pool_server.language import lazy
 from pool_server.providers import keys
 from pool_server.providers.base import ProviderModule, ProviderSpec, UsageAnswer
 from pool_server.providers.credential import Credential, CredentialRejectedError, Fields, KeyAuth, model_listed
@@ -66,7 +67,7 @@ class PresetModule(ProviderModule):
         key = fields.token("api_key")
         if not key and not self.preset.about.local:
             other = keys.belongs_to(fields.data, account.partition(":")[2])
-            raise CredentialRejectedError(other or "no usable credential: api_key is missing")
+            raise CredentialRejectedError(other or keys.missing("api_key"))
         return self._read(fields, account, key)
 
     def _read(self, fields: Fields, account: str, key: str) -> Credential:
@@ -74,8 +75,12 @@ class PresetModule(ProviderModule):
         for name in _FIXED:
             if fields.given(name):
                 raise CredentialRejectedError(
-                    f"{name} cannot be given here: a key of {self.spec.label} goes to its own hosts; for another "
-                    "address name the file openai_…"
+                    lazy(
+                        "{name} cannot be given here: a key of {label} goes to its own hosts; for another address name "
+                        "the file openai_…",
+                        name=name,
+                        label=self.spec.label,
+                    )
                 )
         refuse_unread(fields)
         if key:
@@ -98,24 +103,32 @@ class PresetModule(ProviderModule):
         refuse_foreign(self.spec.provider, key)
         pattern = self.preset.use.key
         if pattern and not re.match(pattern, key):
-            raise CredentialRejectedError(f"this is no key of {self.spec.label}: its keys begin with {pattern}")
+            raise CredentialRejectedError(
+                lazy("this is no key of {label}: its keys begin with {pattern}", label=self.spec.label, pattern=pattern)
+            )
 
     def _places(self, fields: Fields) -> tuple[tuple[str, str], ...]:
         found = []
         for name in PLACES:
             value, needed = fields.text(name), name in self.preset.places
             if value and not needed:
-                raise CredentialRejectedError(f"{name} cannot be honoured here: {self.spec.label} has one place")
+                raise CredentialRejectedError(
+                    lazy("{name} cannot be honoured here: {label} has one place", name=name, label=self.spec.label)
+                )
             if not needed:
                 continue
             known = self.preset.regions if name == "region" else {}
             if known:
                 value = value or next(iter(known))
                 if value not in known:
-                    raise CredentialRejectedError(f"{name} must be one of {', '.join(known)}")
+                    raise CredentialRejectedError(
+                        lazy("{name} must be one of {known}", name=name, known=", ".join(known))
+                    )
                 found.append((name, known[value]))
             elif not PLACE_VALUE.fullmatch(value):
-                raise CredentialRejectedError(f"{name} must be given, in lower-case letters, digits and dashes")
+                raise CredentialRejectedError(
+                    lazy("{name} must be given, in lower-case letters, digits and dashes", name=name)
+                )
             else:
                 found.append((name, value))
         return tuple(found)

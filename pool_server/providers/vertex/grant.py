@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 from pool_server.core.models import HttpAnswer, HttpRequest
+from pool_server.language import lazy
 from pool_server.providers.base import RefreshRejectedError
 from pool_server.providers.credential import Credential, CredentialRejectedError
 from pool_server.providers.oauth import token_answer
@@ -38,9 +39,9 @@ def signing_key(pem: str) -> RSAPrivateKey:
     except (ValueError, TypeError):  # TypeError: it is encrypted
         key = None
     except Exception as wrong:  # cryptography's own exceptions have no common base
-        raise CredentialRejectedError(f"private_key cannot be read: {type(wrong).__name__}") from None
+        raise CredentialRejectedError(lazy("private_key cannot be read: {name}", name=type(wrong).__name__)) from None
     if not isinstance(key, RSAPrivateKey):
-        raise CredentialRejectedError("private_key is no RSA key in PEM form: use the file as Google made it")
+        raise CredentialRejectedError(lazy("private_key is no RSA key in PEM form: use the file as Google made it"))
     return key
 
 
@@ -61,15 +62,17 @@ def answer(told: HttpAnswer, *, now: float) -> tuple[str, object]:
     except RefreshRejectedError as refused:
         raise _worded(refused) from None
     if not data.get("access_token"):
-        raise RefreshRejectedError("the token endpoint answered no token")
+        raise RefreshRejectedError(lazy("the token endpoint answered no token"))
     return data["access_token"], data.get("expires_in")
 
 
 def _worded(refused: RefreshRejectedError) -> RefreshRejectedError:
     """The same in the words of a service account: there is no sign-in that could be made anew."""
     if _CLOCK in refused.reason:
-        return RefreshRejectedError("the token endpoint finds this server's clock wrong: set it right")
+        return RefreshRejectedError(lazy("the token endpoint finds this server's clock wrong: set it right"))
     if refused.permanent and not refused.suspended:
         reason = refused.reason.replace("the refresh token is refused", "the service account's key is refused")
-        return RefreshRejectedError(f"{reason}; make a new key in the Google Cloud console", permanent=True)
+        return RefreshRejectedError(
+            lazy("{reason}; make a new key in the Google Cloud console", reason=reason), permanent=True
+        )
     return refused

@@ -14,6 +14,7 @@ import msgspec
 from pool_server.core.enums import ApiFamily, CredentialKind, Dialect, Operation, Provider
 from pool_server.core.models import ClientCall, Fault, HttpAnswer, HttpRequest, UpstreamRequest
 from pool_server.core.settings import Settings
+from pool_server.language import lazy
 from pool_server.providers import keys
 from pool_server.providers.base import ProviderModule, ProviderSpec, Refreshed
 from pool_server.providers.credential import (
@@ -70,17 +71,21 @@ class Vertex(ProviderModule):
         fields = Fields(data)
         if fields.text("type") != "service_account":
             other = keys.belongs_to(fields.data, account.partition(":")[2])
-            raise CredentialRejectedError(other or f"no usable credential: {self.spec.missing} is missing")
+            raise CredentialRejectedError(other or keys.missing(self.spec.missing))
         for name in _FIXED:
             if fields.given(name):
-                raise CredentialRejectedError(f"{name} cannot be given here: a service account goes to Google alone")
+                raise CredentialRejectedError(
+                    lazy("{name} cannot be given here: a service account goes to Google alone", name=name)
+                )
         refuse_unread(fields)
         if fields.text("token_uri") not in ("", grant.AUDIENCE):
-            raise CredentialRejectedError(f"token_uri must be {grant.AUDIENCE}: its signed assertion goes there")
+            raise CredentialRejectedError(
+                lazy("token_uri must be {audience}: its signed assertion goes there", audience=grant.AUDIENCE)
+            )
         address = _checked(fields, "client_email", _ADDRESS)
         pem = fields.data.get("private_key")
         if not isinstance(pem, str) or len(pem) > 16_384:
-            raise CredentialRejectedError("private_key must be a text")
+            raise CredentialRejectedError(lazy("private_key must be a text"))
         grant.signing_key(pem)
         access = fields.token("access_token")
         return Credential(
@@ -205,5 +210,7 @@ def _region(cred: Credential) -> str:
 def _checked(fields: Fields, name: str, form: re.Pattern[str], default: str = "") -> str:
     value = fields.text(name) or default
     if not form.fullmatch(value):
-        raise CredentialRejectedError(f"{name} is missing" if not value else f"{name} is not a usable value")
+        raise CredentialRejectedError(
+            lazy("{name} is not a usable value", name=name) if value else lazy("{name} is missing", name=name)
+        )
     return value

@@ -12,6 +12,7 @@ import msgspec
 from pool_server.core.enums import Denial, Provider
 from pool_server.core.models import group_names
 from pool_server.core.settings import COUNTED_LIMITS, Limits
+from pool_server.language import gettext as _
 from pool_server.storage import Store
 from pool_server.users.models import KEYS, PEOPLE, Denied, KeyFacts, User, bad_value, decode_key, decode_user, id_key
 
@@ -127,14 +128,20 @@ def checked_limits(given: Any) -> dict[str, Any]:
         raise bad_value("limits must be an object")
     for name, value in given.items():
         if name not in Limits.__struct_fields__:
-            raise bad_value(f"limits: {name!r} is not a limit; allowed are {', '.join(Limits.__struct_fields__)}")
+            raise bad_value(
+                _(
+                    "limits: {name} is not a limit; allowed are {known}",
+                    name=repr(name),
+                    known=", ".join(Limits.__struct_fields__),
+                )
+            )
         try:
             msgspec.convert({name: value}, Limits)
         except msgspec.ValidationError as exc:
-            raise bad_value(f"limits: {name}: {str(exc).partition(' - ')[0]}") from exc
+            raise bad_value(_("limits: {name}: {error}", name=name, error=str(exc).partition(" - ")[0])) from exc
     unknown = set(given.get("providers") or ()) - {provider.value for provider in Provider}
     if unknown:
-        raise bad_value(f"limits: providers: {sorted(unknown)[0]!r} is not a provider")
+        raise bad_value(_("limits: providers: {name} is not a provider", name=repr(sorted(unknown)[0])))
     return dict(given)
 
 

@@ -408,7 +408,7 @@ def _checked_wait(value: str, now: float) -> str:
 
 def _checked_weight(value: float) -> float:
     if not 0.01 <= value <= 100:
-        raise bad_value("weight must be between 0.01 and 100")
+        raise bad_value(_("weight must be between 0.01 and 100"))
     return float(value)
 
 

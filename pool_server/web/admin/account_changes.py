@@ -16,6 +16,7 @@ from pool_server.accounts import (
 from pool_server.core.enums import Provider
 from pool_server.core.models import group_names
 from pool_server.language import gettext as _
+from pool_server.language import localized
 from pool_server.providers import Credential, CredentialRejectedError, provider_module
 from pool_server.providers.keys.pasted import recognise
 from pool_server.web.base.handler import Access, ProblemError
@@ -24,6 +25,7 @@ from pool_server.web.base.page import PageHandler
 LARGEST = (1 << 20) + (64 << 10)  # bytes: the largest credential file, and what is around it
 _TEXTS = ("base_url", "auth", "region", "resource", "label", "plan_type", "proxy_url", "admin_key")
 _LISTS = ("models", "dialects")
+_UNASKED = "not asked: added by a program"
 SECRET = frozenset(("proxy_url", "admin_key"))  # options that are told of, never shown
 
 
@@ -123,16 +125,16 @@ def rejected(error: Exception) -> ProblemError:
     """The answer for what cannot be an account."""
     match error:
         case NameTakenError():
-            return ProblemError(409, "name_taken", str(error))
+            return ProblemError(409, "name_taken", localized(error))
         case SameAccountError():
-            return ProblemError(409, "same_account", str(error))
+            return ProblemError(409, "same_account", localized(error))
         case AccountRefusedError():
-            return ProblemError(422, "test_failed", _("the vendor did not accept it: {error}", error=error))
+            return ProblemError(422, "test_failed", _("the vendor did not accept it: {error}", error=localized(error)))
         case OSError():
             return ProblemError(
                 500, "not_written", _("the pool folder cannot be written: {strerror}", strerror=error.strerror)
             )
-    return ProblemError(422, "rejected", str(error))
+    return ProblemError(422, "rejected", localized(error))
 
 
 REJECTED = (NameTakenError, SameAccountError, CredentialRejectedError, OSError)
@@ -202,9 +204,9 @@ class AccountAdding(AccountChanges, abstract=True):
         person = "Cookie" in headers or "Origin" in headers or "Sec-Fetch-Site" in headers
         if person and not consent:
             raise ProblemError(
-                422, "consent", _("{said} Tick that you have read this and share it all the same.", said=said)
+                422, "consent", _("{said} Tick that you have read this and share it all the same.", said=_(said))
             )
-        return {"consent": said if consent else "not asked: added by a program"}
+        return {"consent": said, "language": self.locale.code} if consent else {"consent": _UNASKED}
 
 
 def _provider(said: str) -> Provider | None:

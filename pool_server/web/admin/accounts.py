@@ -12,6 +12,7 @@ import msgspec
 from pool_server.accounts import RefreshError
 from pool_server.core.enums import Provider
 from pool_server.language import gettext as _
+from pool_server.language import localized
 from pool_server.ledger import Filters, SharedUses
 from pool_server.web.admin.account_changes import NewAccounts
 from pool_server.web.base.context import WebContext
@@ -123,7 +124,7 @@ class AccountAction(PageHandler, access=Access.ADMIN):
                     accounts.lock(account if action == "lock" else None)
         except RefreshError as failed:
             raise ProblemError(
-                502, "refresh_failed", _("the provider did not renew the sign-in: {failed}", failed=failed)
+                502, "refresh_failed", _("the provider did not renew the sign-in: {failed}", failed=localized(failed))
             ) from None
         except OSError as wrong:
             raise ProblemError(

@@ -19,6 +19,7 @@ import msgspec
 
 from pool_server.core.disk import folder_held, write_private
 from pool_server.core.settings import Settings
+from pool_server.language import gettext as _
 
 Clock = Callable[[], float]
 
@@ -160,8 +161,8 @@ def rows(state: ReplayState) -> list[dict[str, Any]]:
     if found is None:
         return []
     listed = [
-        {"what": "What happened", "sums": found["recorded"], "low": None, "high": None},
-        {"what": "Replayed as it was", "sums": found["replayed"]["sums"], "low": None, "high": None},
+        {"what": _("What happened"), "sums": found["recorded"], "low": None, "high": None},
+        {"what": _("Replayed as it was"), "sums": found["replayed"]["sums"], "low": None, "high": None},
     ]
     listed += found["what_ifs"]
     return listed

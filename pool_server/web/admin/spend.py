@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from pool_server.language import gettext as _
+from pool_server.language import localized
 from pool_server.ledger import Filters
 from pool_server.web.base.handler import Access, ProblemError
 from pool_server.web.base.page import PageHandler
@@ -34,13 +35,13 @@ class AccountSpend(PageHandler, access=Access.ADMIN):
         try:
             theirs = await accounts.vendor_spend(account, frm, to)
         except ValueError as wrong:
-            raise ProblemError(502, "not_told", str(wrong)) from None
+            raise ProblemError(502, "not_told", localized(wrong)) from None
         total = await asyncio.to_thread(self.ctx.ledger.queries.total, frm, to, Filters(account=account))
         ours = total.describe()
         told = {
             "from": frm, "to": to, "vendor_usd": round(theirs.usd, 4), "pool_usd": round(ours["cost_usd"], 4),
             "difference_usd": None if theirs.gaps else round(theirs.usd - ours["cost_usd"], 4),
-            "partial": list(theirs.gaps), "unpriced": ours["unpriced"],
+            "partial": [localized(one) for one in theirs.gaps], "unpriced": ours["unpriced"],
         }  # fmt: skip
         if self.wants_page:
             self.page("spend.html", title="Spend", account=account, days=days, told=told)

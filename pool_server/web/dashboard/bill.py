@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 
 from pool_server.core.enums import CredentialKind
 from pool_server.language import gettext as _
+from pool_server.language import marked
 from pool_server.ledger import OUTSIDE, AccountBill, by_headroom, by_use, tame, totals
 from pool_server.web.base.context import WebContext
 from pool_server.web.base.handler import Access, ProblemError
@@ -21,7 +22,7 @@ from pool_server.web.base.shared import query_params as asking
 from pool_server.web.base.shared.names import Names
 
 _MONTH = re.compile(r"20[0-9]{2}-(?:0[1-9]|1[0-2])")
-_OUTSIDE = "Outside the pool"
+_OUTSIDE = marked("Outside the pool")
 MOST_NAMED = 40  # accounts without a price that the page names
 
 
@@ -40,7 +41,7 @@ def month(said: str, now: float, place: ZoneInfo) -> BilledMonth:
     today = datetime.fromtimestamp(now, place)
     name = said or f"{today:%Y-%m}"
     if not _MONTH.fullmatch(name):
-        raise ProblemError(400, "bad_request", "month is a month as 2026-11")
+        raise ProblemError(400, "bad_request", _("month is a month as 2026-11"))
     count = 12 * int(name[:4]) + int(name[5:]) - 1
     heads = [datetime((count + by) // 12, (count + by) % 12 + 1, 1, tzinfo=place) for by in (-1, 0, 1)]
     return BilledMonth(name, heads[1].timestamp(), heads[2].timestamp(), f"{heads[0]:%Y-%m}", f"{heads[2]:%Y-%m}")
@@ -79,7 +80,7 @@ class BillHandler(PageHandler, abstract=True):
         found, unknown = await asyncio.to_thread(bills, ctx, ctx.accounts.brief_all(), asked)
         names, sums = Names(ctx, asking.viewer(self)), totals(found)
         people = [
-            {"user": user, "name": _OUTSIDE if user == OUTSIDE else names.user(user), "usd": usd,
+            {"user": user, "name": _(_OUTSIDE) if user == OUTSIDE else names.user(user), "usd": usd,
              "unpriced": sum(bill.unpriced.get(user, 0) for bill in found),
              "accounts": {bill.account: bill.people[user] for bill in found if user in bill.people}}
             for user, usd in sorted(sums.items(), key=lambda pair: (pair[0] == OUTSIDE, -pair[1], pair[0]))

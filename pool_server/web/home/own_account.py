@@ -94,7 +94,7 @@ class OwnRequests(OwnHandler, access=Access.FRIEND):
         try:
             limit = max(1, min(MOST, int(self.get_query_argument("limit", "20"))))
         except ValueError:
-            raise ProblemError(400, "bad_request", "limit must be a whole number") from None
+            raise ProblemError(400, "bad_request", _("limit must be a whole number")) from None
         ledger = self.ctx.ledger
         found = await ledger.ask(ledger.log.latest, self.principal.user, limit)
         self.answer({"requests": [request_rows.row(record) for record in found]})
@@ -138,7 +138,7 @@ class TranscriptHandler(PageHandler, abstract=True):
     def owner(self) -> str:
         """Whose transcripts the caller decides about."""
         if self.principal.admin and not self.principal.local:
-            raise ProblemError(409, "not_a_user", "only pool users have transcripts; you are not signed in as one")
+            raise ProblemError(409, "not_a_user", _("only pool users have transcripts; you are not signed in as one"))
         return self.principal.user
 
     async def own(self) -> dict[str, Any]:
@@ -153,7 +153,7 @@ class TranscriptHandler(PageHandler, abstract=True):
     async def place(self, user: str, identifier: str) -> Path:
         found = await self.ctx.transcripts.find(user, identifier)
         if found is None:
-            raise ProblemError(404, "not_found", "there is no such transcript")
+            raise ProblemError(404, "not_found", _("there is no such transcript"))
         return found
 
     async def send(self, place: Path) -> None:
@@ -179,7 +179,7 @@ class OwnTranscripts(TranscriptHandler, access=Access.FRIEND):
     async def patch(self) -> None:
         asked = self.body_as(TranscriptChoice)
         if asked.allowed and not self.ctx.transcripts.offered:
-            raise ProblemError(409, "not_offered", "the operator of this pool keeps no transcripts")
+            raise ProblemError(409, "not_offered", _("the operator of this pool keeps no transcripts"))
         await self.ctx.users.consents.change(self.owner, asked.allowed, actor=self.actor)
         if asked.delete:
             await self._remove()
@@ -227,7 +227,7 @@ class OneHeld(PageHandler, access=Access.FRIEND):
 
     async def delete(self, identifier: str) -> None:
         if not await asyncio.to_thread(self.ctx.accounts.held.cancel, identifier, whose(self.principal)):
-            raise ProblemError(404, "not_found", "no such request waits")
+            raise ProblemError(404, "not_found", _("no such request waits"))
         self.answer({"cancelled": identifier})
 
 
@@ -254,10 +254,10 @@ class Captures(TranscriptHandler, access=Access.FRIEND):
     async def post(self) -> None:
         asked, user = self.body_as(NewCapture), self.owner
         if asked.texts and not self.ctx.transcripts.offered:
-            raise ProblemError(409, "not_offered", "the operator of this pool keeps no texts; capture without them")
+            raise ProblemError(409, "not_offered", _("the operator of this pool keeps no texts; capture without them"))
         known = [] if self.principal.local else [key["id"] for key in self.ctx.users.me(self.principal)["keys"]]
         if asked.key and asked.key not in known:
-            raise ProblemError(404, "not_found", "there is no such key")
+            raise ProblemError(404, "not_found", _("there is no such key"))
         order = partial(self.ctx.transcripts.reports.order, user, asked.key, asked.exchanges, texts=asked.texts)
         try:
             made = await asyncio.to_thread(order)
@@ -274,14 +274,14 @@ class OneCapture(TranscriptHandler, access=Access.FRIEND):
     async def get(self, identifier: str) -> None:
         found = await asyncio.to_thread(self.ctx.transcripts.reports.file, self.owner, identifier)
         if found is None:
-            raise ProblemError(404, "not_found", "there is no such capture")
+            raise ProblemError(404, "not_found", _("there is no such capture"))
         self.set_header("Content-Type", "application/jsonl; charset=utf-8")
         self.set_header("Content-Disposition", f'attachment; filename="pool-capture-{identifier}.jsonl"')
         self.finish(found)
 
     async def delete(self, identifier: str) -> None:
         if not await asyncio.to_thread(self.ctx.transcripts.reports.remove, self.owner, identifier):
-            raise ProblemError(404, "not_found", "there is no such capture")
+            raise ProblemError(404, "not_found", _("there is no such capture"))
         await self.ctx.users.consents.tell(self.owner, actor=self.actor, action="capture.delete", detail={})
         self.answer({"deleted": identifier})
 
@@ -299,7 +299,7 @@ class SharedTranscript(TranscriptHandler, access=Access.ADMIN):
     async def get(self, user: str, identifier: str) -> None:
         place = await self.place(user, identifier)
         if not archive.is_shared(place) and not (self.ctx.local and user == self.principal.user):
-            raise ProblemError(403, "not_shared", "its person has not shared this transcript with the operator")
+            raise ProblemError(403, "not_shared", _("its person has not shared this transcript with the operator"))
         await self.ctx.users.audit(self.actor, "transcripts.read", user, {"conversation": identifier})
         await self.send(place)
 

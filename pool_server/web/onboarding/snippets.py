@@ -166,7 +166,7 @@ def first_account(folder: str) -> tuple[Step, ...]:
 
 def _ended(name: str) -> str:
     """What is to be known of a sign-in that its vendor has ended."""
-    notice = SPECS[Provider(name)].notice
+    notice = _(SPECS[Provider(name)].notice)
     return f" ({notice})" if notice else ""
 
 

@@ -13,7 +13,7 @@ import msgspec
 from pool_server.accounts import NewAccount, RefreshError
 from pool_server.core.enums import AccountState, Provider
 from pool_server.language import gettext as _
-from pool_server.language import ngettext
+from pool_server.language import localized, ngettext
 from pool_server.providers import SPECS, Credential, CredentialRejectedError, provider_module
 from pool_server.texts import format, labels
 from pool_server.texts.next_step import next_step
@@ -246,7 +246,7 @@ class OwnTest(OwnChanges, access=Access.FRIEND):
             result = await self.ctx.accounts.test(self.own(account))
         except RefreshError as failed:
             raise ProblemError(
-                502, "refresh_failed", _("the provider did not renew the sign-in: {failed}", failed=failed)
+                502, "refresh_failed", _("the provider did not renew the sign-in: {failed}", failed=localized(failed))
             ) from None
         await self.ctx.users.audit(self.actor, "account.test", account)
         self.answer({"result": result})
@@ -271,7 +271,7 @@ class ContributePage(OwnChanges, access=Access.FRIEND):
             hours_zone=self.ctx.settings.ledger.timezone,
             weeks=await by_week(self.ctx, self.principal.user, WEEKS),
             invited=invited,
-            programs=[(one.value, labels.PROVIDERS[one], SPECS[one].consent) for one in programs],
+            programs=[(one.value, labels.PROVIDERS[one], _(SPECS[one].consent)) for one in programs],
             keys=[(one.value, spec.label) for one, spec in SPECS.items() if allowed & {"any", one.value}],
             pages=any(SPECS[one].page_sign_in for one in programs),
             states={state.value: (labels.STATES[state], labels.TONES[state]) for state in AccountState},

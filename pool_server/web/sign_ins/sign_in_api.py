@@ -16,6 +16,7 @@ from pool_server.accounts import (
 )
 from pool_server.core.enums import Provider, SignInFlow, SignInState, SignInStep
 from pool_server.language import gettext as _
+from pool_server.language import localized
 from pool_server.providers import CredentialRejectedError, provider_module
 from pool_server.texts import client_settings, labels
 from pool_server.web.base.context import WebContext
@@ -103,8 +104,13 @@ class SignInHandler(PageHandler, abstract=True):
         try:
             made = await sign_ins.begin(start)
         except SignInLimitError as full:
-            raise ProblemError(429, "too_many", str(full)) from None
-        detail = {"provider": provider.value, "flow": flow.value, "consent": start.consent}
+            raise ProblemError(429, "too_many", localized(full)) from None
+        detail = {
+            "provider": provider.value,
+            "flow": flow.value,
+            "consent": start.consent,
+            "language": self.locale.code,
+        }
         await self.ctx.users.audit(self.actor, "sign_in.start", asked.account, detail)
         record = sign_ins.get(made["id"])
         assert record is not None
@@ -119,9 +125,9 @@ class SignInHandler(PageHandler, abstract=True):
         person = "Cookie" in headers or "Origin" in headers or "Sec-Fetch-Site" in headers
         if person and said and not consent:
             raise ProblemError(
-                422, "consent", _("{said} Tick that you have read this and share it all the same.", said=said)
+                422, "consent", _("{said} Tick that you have read this and share it all the same.", said=_(said))
             )
-        return said if consent else _("not asked: begun by a program")
+        return said if consent else "not asked: begun by a program"
 
     async def go_on(self, record: AccountSignIn, said: SignInWord) -> AccountSignIn:
         """Take a pasted address or code, or what somebody decided. ProblemError 409 or 422."""
@@ -133,11 +139,11 @@ class SignInHandler(PageHandler, abstract=True):
                 return after
             return await sign_ins.paste(record, said.code)
         except PastedCodeError as wrong:
-            raise ProblemError(422, wrong.code, str(wrong)) from None
+            raise ProblemError(422, wrong.code, localized(wrong)) from None
         except CredentialRejectedError as refused:
-            raise ProblemError(422, "rejected", str(refused)) from None
+            raise ProblemError(422, "rejected", localized(refused)) from None
         except SignInBusyError as busy:
-            raise ProblemError(409, "busy", str(busy)) from None
+            raise ProblemError(409, "busy", localized(busy)) from None
 
 
 def _provider(said: str) -> Provider:
@@ -249,13 +255,13 @@ class Contribute(PageHandler, access=Access.OPEN):
         try:
             after = await sign_ins.deliver(record, text)
         except CredentialRejectedError as refused:
-            raise ProblemError(422, "rejected", str(refused)) from None
+            raise ProblemError(422, "rejected", localized(refused)) from None
         except SignInBusyError as busy:
-            raise ProblemError(409, "busy", str(busy)) from None
+            raise ProblemError(409, "busy", localized(busy)) from None
         if after.state is SignInState.FAILED:
-            raise ProblemError(422, after.code, after.message)
+            raise ProblemError(422, after.code, after.told)
         if after.step is SignInStep.CONFIRM and after.open:
-            self.answer({"state": "confirm", "message": after.message}, 202)
+            self.answer({"state": "confirm", "message": after.told}, 202)
             return
         self.answer({"account": after.account, "test": after.test}, 201)
 
@@ -277,7 +283,7 @@ class SignInPage(SignInHandler, access=Access.FRIEND):
             label=labels.PROVIDERS[record.provider],
             steps=labels.SIGN_IN_STEPS,
             install=client_settings.INSTALL.get(record.provider.value, ""),
-            notice=provider_module(record.provider).spec.notice,
+            notice=_(provider_module(record.provider).spec.notice),
             act=f"{'/admin' if self.principal.admin else '/api'}/sign-ins/{record.id}",
             back="/accounts" if self.principal.admin else "/contribute",
         )
