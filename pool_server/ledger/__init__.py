@@ -6,6 +6,7 @@ from pool_server.ledger.embedded.consistency import Consistency
 from pool_server.ledger.forecast import Confidence, Forecast, Why
 from pool_server.ledger.ports import JobState, LedgerPort, LogFilters
 from pool_server.ledger.pricing import OLD_AFTER_DAYS, PriceFacts, Prices, Quote
+from pool_server.ledger.query import LABEL_RANGE_S
 from pool_server.ledger.quota_history import Series, Sighting
 from pool_server.ledger.records.layout import FORMAT, MIGRATIONS, TABLES, USABLE_FROM, job_key
 from pool_server.ledger.request_log import EXPORT_COLUMNS, flat, tame
@@ -18,6 +19,7 @@ __all__ = [
     "EXPORT_COLUMNS",
     "FORMAT",
     "LABELS",
+    "LABEL_RANGE_S",
     "METRICS",
     "MIGRATIONS",
     "OLD_AFTER_DAYS",

@@ -48,7 +48,8 @@ def test_the_first_html_holds_every_number(site: Site) -> None:
     page = site.get("/analytics?range=30d&by=model", Accept="text/html").text
     total = site.get("/api/usage/summary?range=30d").json()["total"]
     text = words_of(page)
-    assert f"{total['requests']} Tokens {format.count(total['total_tokens'])}" in text
+    assert f"Requests {total['requests']} " in text
+    assert f" Tokens {format.count(total['total_tokens'])} " in text
     assert f"API price {format.price(total)}" in text
     chart = site.get("/api/usage/series?range=30d&by=model&bucket=day").json()
     for line in chart["series"]:

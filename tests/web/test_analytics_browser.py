@@ -123,7 +123,6 @@ def test_an_open_page_follows_what_happens(
     wait(chrome, lambda d: sum(d.execute_script(DRAWN)) > 3)
     find(chrome, "#use details summary").click()
     before = int(text(chrome, "#totals dd").replace(",", ""))
-    chrome.execute_script("document.querySelector('[data-live-pause]').dataset.livePause = '0.2'")
     chrome.execute_script("window.marked = document.querySelector('canvas')")
     usage.keep(site, [exchange(who["ada"].user, 9001, model="a-new-model", at=time.time())])
     wait(chrome, lambda d: int(text(d, "#totals dd").replace(",", "")) == before + 1)
@@ -134,12 +133,68 @@ def test_an_open_page_follows_what_happens(
     assert complaints(chrome) == []
 
 
+def test_a_bar_shows_what_it_is_made_of(filled: tuple[Site, dict[str, usage.Looker]], chrome: webdriver.Chrome) -> None:
+    site, who = filled
+    visit(chrome, site, "/analytics?range=30d&by=model&compare=1", who["boss"])
+    wait(chrome, lambda d: sum(d.execute_script(DRAWN)) > 5)
+    last = "return Chart.getChart(document.querySelector('canvas')).data"
+    drawn = chrome.execute_script(
+        f"{last}.datasets.filter((line) => line.stack !== 'before').map((l) => l.data.at(-1))"
+    )
+    find(chrome, "#use canvas").send_keys(Keys.END)
+    told = wait(chrome, lambda d: text(d, "#use-part"))
+    cells = [cell.text for cell in all_of(chrome, "#use-part tbody td:nth-child(2)")]
+    assert cells == [f"{value:,}" for value in sorted(filter(None, drawn), reverse=True)]
+    assert chrome.execute_script(f"{last}.labels.at(-1)") in told and "100 %" not in told.splitlines()[0]
+    find(chrome, "#use canvas").send_keys(Keys.ARROW_LEFT)
+    wait(chrome, lambda d: text(d, "#use-part") != told)
+    find(chrome, "#use canvas").send_keys(Keys.END)
+    links = {one.text: one.get_attribute("href") for one in all_of(chrome, "#use-part a")}
+    chrome.get(links["Its requests"])
+    rows = len(all_of(chrome, "#log tbody th"))
+    chrome.get(links["by person"])
+    assert text(chrome, "#totals dd") == str(rows)
+    assert complaints(chrome) == []
+
+
+def test_a_click_opens_a_bar_and_close_shuts_it(
+    filled: tuple[Site, dict[str, usage.Looker]], chrome: webdriver.Chrome
+) -> None:
+    site, who = filled
+    visit(chrome, site, "/analytics?range=7d&by=model", who["ada"])
+    wait(chrome, lambda d: sum(d.execute_script(DRAWN)) > 3)
+    find(chrome, "#use canvas").click()
+    wait(chrome, lambda d: find(d, "#use-part").is_displayed())
+    find(chrome, "#use canvas").send_keys(Keys.END)
+    wait(chrome, lambda d: find(d, "#use-part button")).click()
+    assert not find(chrome, "#use-part").is_displayed()
+
+
+def test_the_values_of_every_chart_are_a_file(
+    filled: tuple[Site, dict[str, usage.Looker]], chrome: webdriver.Chrome, tmp_path: Path
+) -> None:
+    site, who = filled
+    chrome.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path / "got")})
+    visit(chrome, site, "/analytics?range=30d&by=user", who["boss"])
+    wait(chrome, lambda d: len(all_of(d, "[data-sheet]")) == 4)
+    for details in all_of(chrome, "details:has([data-sheet]) > summary"):
+        details.click()
+    for button in all_of(chrome, "[data-sheet]"):
+        button.click()
+        time.sleep(0.2)  # a browser takes one download of a page at a time
+    files = wait(chrome, lambda d: len(found := list((tmp_path / "got").glob("*.csv"))) == 4 and found)
+    [use] = [one.read_text("utf-8-sig").splitlines() for one in files if one.name.startswith("Use")]
+    drawn = chrome.execute_script("return JSON.parse(document.querySelector('#use [data-drawing]').dataset.drawing)")
+    assert len(use) == 1 + len(drawn["labels"])
+    assert use[0] == '"Time",' + ",".join(f'"{line["name"]}"' for line in drawn["lines"])
+    assert use[-1].split(",")[1:] == [str(line["values"][-1]) for line in drawn["lines"]]
+
+
 def test_the_first_request_of_an_empty_page_brings_its_charts(tmp_path: Path, chrome: webdriver.Chrome) -> None:
     with LiveSite(usage.pool(tmp_path, usage.discreet("own"))) as site:
         ada = usage.friend(site)
         visit(chrome, site, "/analytics", ada)
         assert "Nothing was used" in text(chrome, "#use")
-        chrome.execute_script("document.querySelector('[data-live-pause]').dataset.livePause = '0.2'")
         usage.keep(site, [exchange(ada.user, 1, at=time.time())])
         wait(chrome, lambda d: d.execute_script(DRAWN) == [1, 1, 2, 2])
         assert complaints(chrome) == []

@@ -18,6 +18,7 @@ from pool_server.web.base.shared.names import Names, colours
 
 Values = Sequence[float | None]
 LEAST_CUT = 0.25  # of a chart, empty at its beginning, is not drawn
+BEFORE = "before"  # the key and the colour of the line of the range before
 LONG_DAYS = 70  # beyond so many days, the axis names months
 
 
@@ -44,12 +45,14 @@ class DrawnLine(msgspec.Struct):
     values: list[float | None]
 
 
-class Drawing(msgspec.Struct):
-    """What the page's script draws: the labels and ticks of the time axis, and a value a step of each line."""
+class Drawing(msgspec.Struct, omit_defaults=True):
+    """What the page's script draws: the labels and ticks of the time axis, and a value a step of each line. `at`: where
+    each step begins and the last one ends, in unix seconds, of a chart whose bars can be opened."""
 
     labels: list[str]
     ticks: list[str]
     lines: list[DrawnLine]
+    at: list[float] = []
 
 
 class Chart(NamedTuple):
@@ -63,10 +66,11 @@ class Chart(NamedTuple):
     stacked: bool
     points: tuple[Point, ...]
     lines: tuple[ChartLine, ...]
+    at: tuple[float, ...] = ()  # see `Drawing`
 
     @property
     def empty(self) -> bool:
-        return not any(value for line in self.lines for value in line.values)
+        return not any(value for line in self.lines if line.key != BEFORE for value in line.values)
 
     def cell(self, value: float | None) -> str:
         """A value as the table lists it: every digit, nothing but the figure."""
@@ -81,7 +85,8 @@ class Chart(NamedTuple):
             DrawnLine(line.name, line.colour, [None if v is None else round(v * factor, digits) for v in line.values])
             for line in self.lines
         ]
-        found = Drawing([point.label for point in self.points], [point.tick for point in self.points], lines)
+        labels, ticks = [point.label for point in self.points], [point.tick for point in self.points]
+        found = Drawing(labels, ticks, lines, [*self.at])
         return msgspec.json.encode(found).decode()
 
 
@@ -135,8 +140,18 @@ def cut(chart: UsageSeries, first: int) -> UsageSeries:
     return msgspec.structs.replace(chart, buckets=chart.buckets[first:], series=lines)
 
 
-def use(chart: UsageSeries, field: str | None, names: Names, where: tzinfo, span: str, *, quiet: bool = False) -> Chart:
-    """Tokens or dollars over time, stacked by person, model, provider or account. `quiet` = its beginning is cut."""
+def use(
+    chart: UsageSeries,
+    field: str | None,
+    names: Names,
+    where: tzinfo,
+    span: str,
+    *,
+    quiet: bool = False,
+    before: tuple[str, UsageSeries] | None = None,
+) -> Chart:
+    """Tokens or dollars over time, stacked by person, model, provider or account. `quiet` = its beginning is cut;
+    `before` = the range before as one line, with its name."""
     kind = "money" if chart.metric == "cost" else "count"
     unit = _("US dollars at API prices") if kind == "money" else _("tokens")
     lines = [line for line in chart.series if any(line.values)]
@@ -150,7 +165,16 @@ def use(chart: UsageSeries, field: str | None, names: Names, where: tzinfo, span
     sentence = _use_sentence(drawn, axis, kind, span, chart, field)
     if quiet:
         sentence += " " + _("Nothing was used before {label}.", label=axis[0].label)
-    return Chart("use", _("Use over time"), sentence, unit, kind, True, axis, drawn)
+    if before is not None:
+        drawn += (_before(*before, len(axis), kind),)
+    return Chart("use", _("Use over time"), sentence, unit, kind, True, axis, drawn, (*chart.buckets, chart.to))
+
+
+def _before(name: str, chart: UsageSeries, count: int, kind: str) -> ChartLine:
+    """The last `count` steps: a change of clocks makes one range longer than the other."""
+    values = [value or 0.0 for value in _only(chart)][-count:]
+    total = SHORT[kind](sum(value or 0 for value in values))
+    return ChartLine(BEFORE, name, BEFORE, [*[None] * (count - len(values)), *values], total)
 
 
 def _use_sentence(

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 from pool_server.core.enums import AccountState
 from pool_server.language import Words
-from pool_server.ledger import Field, Ledger, Metric, UsageSeries
+from pool_server.ledger import LABEL_RANGE_S, LABELS, Field, Ledger, Metric, UsageSeries
 from pool_server.texts import labels
 from pool_server.texts.labels import account_name
 from pool_server.users import FLOOR_COST
@@ -22,16 +22,16 @@ from pool_server.web.base.shared.names import Names
 from pool_server.web.base.shared.query_params import UsageQuery, Viewer
 from pool_server.web.dashboard import charts as charts
 from pool_server.web.dashboard import overview as first
-from pool_server.web.dashboard import tables
+from pool_server.web.dashboard import period_before, tables
 
 FILTERS = ("user", "provider", "model", "account")
-KEPT = ("range", "from", "to", "by", "metric", "tz", *FILTERS)
+KEPT = ("range", "from", "to", "by", "metric", "compare", "tz", *FILTERS)
 SPANS = Words(
     {"24h": "in the last 24 hours", "7d": "in the last 7 days", "30d": "in the last 30 days",
      "1y": "in the last year", "custom": "in this range"}
 )  # fmt: skip
 LISTED = 100  # people in the table
-SHOWN_ACCOUNTS = 40  # in the table, those that need attention first; the accounts page has all
+SHOWN_ACCOUNTS = 20  # in the table, those that need attention first; the accounts page has all
 LONGEST_SHARED = 31 * asking.DAY  # who used which account is asked of so much at most: it is the widest question
 
 
@@ -41,7 +41,9 @@ class Gathered(NamedTuple):
     today: list[first.Compared]
     hours: dict[str, dict[str, Any]]
     summary: dict[str, Any]
+    before: dict[str, float]
     use: UsageSeries
+    used_before: UsageSeries | None
     cache: UsageSeries
     times: dict[str, UsageSeries]
     heat: dict[str, Any]
@@ -53,14 +55,26 @@ class Gathered(NamedTuple):
 
 
 def gather(
-    ledger: Ledger, who: Viewer, ask: UsageQuery, field: Field | None, metric: Metric, plans: dict[str, str], now: float
+    ledger: Ledger,
+    who: Viewer,
+    ask: UsageQuery,
+    field: Field | None,
+    metric: Metric,
+    plans: dict[str, str],
+    now: float,
+    *,
+    compared: bool = False,
 ) -> Gathered:
-    """Reads the ledger: for a thread. `plans` maps account ids to their plans, and is empty for friends.
+    """Reads the ledger: for a thread. `plans` maps account ids to their plans, and is empty for friends; `compared` =
+    the chart of use shows the range before as well.
 
     Raises ValueError when the range has too many steps for a chart."""
     frm, to, filters = ask.frm, ask.to, ask.filters
     step, every = ask.drawn(now)
-    own, wide = asking.drawn_by(ask, field, now)
+    # The range before may be kept in coarser steps: both are then drawn in these.
+    asked = period_before.ComparedRange(frm, to, ask.zone, filters)
+    longer = frm - period_before.before(asked)[0] if compared else 0.0
+    own, wide = asking.drawn_by(ask, field, now + longer)
 
     def line(name: Metric) -> UsageSeries:
         return ledger.queries.series(None, step, frm, to, filters, tz=ask.zone, metric=name, every=every)
@@ -69,7 +83,9 @@ def gather(
         today=first.today(ledger, ask, now),
         hours=first.hour(ledger, ask, now),
         summary=ledger.queries.summary(frm, to, filters),
+        before=period_before.sums(ledger, asked),
         use=visible.series(ledger, who, ask, field, own, metric, every=wide),
+        used_before=period_before.series(ledger, asked, own, wide, metric) if compared else None,
         cache=line("cache_share"),
         times={name: line(name) for name in ("first_byte_p50", "first_byte_p95", "total_p50", "total_p95")},
         heat=ledger.queries.heatmap(frm, to, filters, tz=ask.zone, metric=metric),
@@ -89,17 +105,21 @@ class AnalyticsPage(PageHandler, access=Access.FRIEND):
         several = ask.filters.user is None and not self.ctx.local
         field = asking.by(self, "user" if several else "model")
         asking.own_label(who, ask, field)
+        fields = _fields(who, ask, local=self.ctx.local)
+        if field in LABELS and field not in dict(fields):  # another range or filter was chosen, of which it is not told
+            field = "user" if several else "model"
         metric: Metric = "cost" if asking.word(self, "metric", ("tokens", "cost"), "tokens") == "cost" else "tokens"
+        compared = asking.word(self, "compare", ("1", "0"), "0") == "1"
         now, ctx = self.ctx.clock(), self.ctx
         accounts = ctx.accounts.brief_all() if who.admin else []
         shown = ctx.accounts.describe_some(tables.first_accounts(accounts, SHOWN_ACCOUNTS))
         plans = {row["id"]: row["plan"] for row in shown if row["plan"]}
         told = await headline.foretold(ctx, now)
         try:
-            found = await asyncio.to_thread(gather, ctx.ledger, who, ask, field, metric, plans, now)
+            found = await asyncio.to_thread(gather, ctx.ledger, who, ask, field, metric, plans, now, compared=compared)
         except ValueError as wrong:
             raise ProblemError(400, "bad_request", str(wrong)) from None
-        names, providers = Names(ctx, who), headroom.provider_rows(ctx)
+        names, providers = await Names.of(ctx, who, field), headroom.provider_rows(ctx)
         self.page(
             "analytics.html",
             title="Analytics",
@@ -108,13 +128,13 @@ class AnalyticsPage(PageHandler, access=Access.FRIEND):
             field=field or "none",
             metric=metric,
             span=SPANS[ask.span],
-            pause=60 if ask.to - ask.frm > LONGEST_SHARED else 10,  # seconds between two looks of an open page
+            fields=fields,
             names=names,
             found=found,
             account_name=account_name,
             **self._now(who, ask, told, providers, accounts, found, now),
             **self._range(who, ask, field, found, names),
-            **self._address(ask, found, names),
+            **self._address(ask, field, found, names),
             more_accounts=max(0, len(accounts) - SHOWN_ACCOUNTS),
             accounts=tables.accounts(
                 shown,
@@ -160,6 +180,7 @@ class AnalyticsPage(PageHandler, access=Access.FRIEND):
         first_shown = began if found.use.step == found.cache.step else 0
         times = {name: charts.cut(chart, first_shown) for name, chart in found.times.items()}
         mine = _own(who, ask)
+        earlier = (period_before.BEFORE[ask.span], found.used_before) if found.used_before is not None else None
         causes = tables.causes(total, own=mine)
         return {
             "mine": mine,
@@ -168,7 +189,11 @@ class AnalyticsPage(PageHandler, access=Access.FRIEND):
             "notes": price_notes.notes(total, found.summary["models"], self.ctx.ledger.prices, self.ctx.clock()),
             "price_lines": who.admin,
             "floor_cost": FLOOR_COST,
-            "use": charts.use(charts.cut(found.use, began), field, names, where, SPANS[ask.span], quiet=began > 0),
+            "differences": period_before.differences(total, found.before),
+            "before": period_before.BEFORE[ask.span],
+            "use": charts.use(
+                charts.cut(found.use, began), field, names, where, SPANS[ask.span], quiet=began > 0, before=earlier
+            ),
             "small": (
                 charts.cache(charts.cut(found.cache, first_shown), total, where),
                 charts.latency(
@@ -183,9 +208,11 @@ class AnalyticsPage(PageHandler, access=Access.FRIEND):
             "people": tables.people(found.people, names),
         }
 
-    def _address(self, ask: UsageQuery, found: Gathered, names: Names) -> dict[str, Any]:
+    def _address(self, ask: UsageQuery, field: str | None, found: Gathered, names: Names) -> dict[str, Any]:
         """The links that change one thing of the address, and the choices of the filter form."""
         chosen = {name: value for name in KEPT if (value := asking.text(self, name))}
+        if chosen.get("by", field) != (field or "none"):
+            del chosen["by"]
 
         def link(path: str = "/analytics", **changes: str) -> str:
             left = {name: value for name, value in {**chosen, **changes}.items() if value}
@@ -206,6 +233,30 @@ class AnalyticsPage(PageHandler, access=Access.FRIEND):
             },
             "ready": AccountState.READY,
         }
+
+
+FIELDS = Words(
+    {"user": "by person", "model": "by model", "provider": "by provider", "account": "by account",
+     "program": "by program", "project": "by project", "conversation": "by conversation", "key": "by key"}
+)  # fmt: skip
+
+
+def _fields(who: Viewer, ask: UsageQuery, *, local: bool) -> list[tuple[str, str]]:
+    """What the use may be split by here: accounts are the operator's to see, keys, projects and conversations one's own
+    as well, and labels are known by person alone."""
+    picked = ask.filters
+    labelled = not (picked.model or picked.provider or picked.account)
+    own = who.admin or picked.user == who.user
+    single = labelled and own and (picked.user is not None or ask.to - ask.frm <= LABEL_RANGE_S)
+    shown = {
+        "user": not local,
+        "account": who.admin,
+        "program": labelled,
+        "project": labelled and own,
+        "conversation": single,
+        "key": single and not local,
+    }
+    return [(field, words) for field, words in FIELDS.items() if shown.get(field, True)]
 
 
 def _own(who: Viewer, ask: UsageQuery) -> bool:

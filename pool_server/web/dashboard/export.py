@@ -53,17 +53,16 @@ class Export(BaseHandler, access=Access.FRIEND):
             return
 
     async def _series(self) -> None:
-        """What a chart shows, as a table: a line a step of time, a column a name."""
+        """What a chart of the dashboard shows, bar by bar, as a table: a line a bar, a column a name."""
         ask, who = asking.read(self), asking.viewer(self)
         field, metric, ledger = asking.by(self, "none"), asking.metric(self), self.ctx.ledger
         asking.own_label(who, ask, field)
+        step, every = asking.drawn_by(ask, field, self.ctx.clock())
         try:
-            chart = await asyncio.to_thread(
-                visible.series, ledger, who, ask, field, asking.step_for(ask, field), metric
-            )
+            chart = await asyncio.to_thread(visible.series, ledger, who, ask, field, step, metric, every=every)
         except ValueError as wrong:
             raise ProblemError(400, "bad_request", str(wrong)) from None
-        names, where = Names(self.ctx, who), ZoneInfo(chart.tz)
+        names, where = await Names.of(self.ctx, who, field), ZoneInfo(chart.tz)
         out = io.StringIO()
         sheet = csv.writer(out)
         sheet.writerow([f"time ({where})", *(tame(names(field, line.key)) for line in chart.series)])

@@ -19,6 +19,7 @@ from pool_server.web.base.shared.query_params import DAY, HOUR, UsageQuery
 
 RESETS = 6
 EXPIRES_SOON_S = 3 * DAY
+BY_DAYS = 60 * DAY  # of longer ranges hours may not be kept; a part of an hour is nothing beside them
 TRUST = Words(
     {
         Confidence.NONE: "",
@@ -175,14 +176,23 @@ def today(ledger: Ledger, ask: UsageQuery, now: float) -> list[Compared]:
     zone, filters = ZoneInfo(ask.zone), Filters(user=ask.filters.user)
     here = ledger.queries.total(midnight(now, zone), now + 1, filters).describe()
     began, until = midnight(now, zone, days_ago=7), _week_before(now, zone)
-    # Of a week ago whole hours are kept: the one that was under way counts by the part of it that had passed.
+    names = ("total_tokens", "requests", "cost_usd", "failures", "unpriced", "estimated", "assumed")
+    return compared(here, sums_until(ledger, began, until, filters, names))
+
+
+def sums_until(
+    ledger: Ledger, began: float, until: float, filters: Filters, names: tuple[str, ...]
+) -> dict[str, float]:
+    """Sums up to a moment within an hour. Whole hours are kept: the last one counts by the part of it that had
+    passed."""
+    if until - began > BY_DAYS:
+        whole = ledger.queries.total(began, until, filters).describe()
+        return {name: whole[name] for name in names}
     full = until - until % HOUR
     then = ledger.queries.total(began, full, filters).describe() if full > began else None
     part = ledger.queries.total(full, full + HOUR, filters).describe()
     share = (until - full) / HOUR
-    names = ("total_tokens", "requests", "cost_usd", "failures", "unpriced", "estimated", "assumed")
-    week = {name: (then[name] if then else 0) + share * part[name] for name in names}
-    return compared(here, week)
+    return {name: (then[name] if then else 0) + share * part[name] for name in names}
 
 
 def _week_before(now: float, zone: ZoneInfo) -> float:

@@ -6,8 +6,10 @@ A friend finds own exchanges, without the accounts and decisions behind them; th
 from __future__ import annotations
 
 import asyncio
+from datetime import datetime
 from typing import NamedTuple
 from urllib.parse import quote, urlencode
+from zoneinfo import ZoneInfo
 
 from pool_server.core.enums import Outcome
 from pool_server.core.models import UsageRecord
@@ -108,6 +110,17 @@ class AdminRequests(PageHandler, access=Access.ADMIN):
 class RequestsPage(PageHandler, access=Access.FRIEND):
     """`/requests`: the log as a table; every filter is in the address."""
 
+    def _times(self, chosen: dict[str, str]) -> dict[str, str]:
+        """The range as the form's fields hold it, in the viewer's zone, however the address says it."""
+        ask = asking.read(self, own=True)
+        ranged = {"from": bool(chosen["range"] or chosen["from"]), "to": bool(chosen["to"])}
+        ends = {"from": ask.frm, "to": ask.to}
+        where = ZoneInfo(ask.zone)
+        return {
+            name: f"{datetime.fromtimestamp(at, where):%Y-%m-%dT%H:%M}" if ranged[name] else ""
+            for name, at in ends.items()
+        }
+
     async def get(self) -> None:
         found = await find(self)
         who = asking.viewer(self)
@@ -119,6 +132,7 @@ class RequestsPage(PageHandler, access=Access.FRIEND):
         chosen = {name: asking.text(self, name) for name in FIELDS}
         set_ = {name: value for name, value in chosen.items() if value}
         older = urlencode({**set_, "cursor": found.following}) if found.following else ""
+        chosen |= self._times(chosen)
         self.page(
             "requests.html",
             title="Requests",

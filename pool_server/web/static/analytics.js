@@ -53,10 +53,11 @@ function read(box, figure) {
       },
       backgroundColor: faint(colour, line.values.length > DENSE ? 0.85 : 0.7),
       ...(line.colour === "band" ? { fill: "-1", borderWidth: 0, backgroundColor: colour, order: 1 } : {}),
+      ...(line.colour === "before" ? { type: "line", stack: "before", borderDash: [4, 3], segment: {}, order: -1 } : {}),
     };
   });
   look.done();
-  return { labels: drawing.labels, ticks: drawing.ticks, datasets, muted: look.muted };
+  return { ...drawing, datasets, muted: look.muted };
 }
 
 const UNITS = [[1e12, t("{figure} T")], [1e9, t("{figure} B")], [1e6, t("{figure} M")], [1e3, t("{figure} k")]];
@@ -138,6 +139,101 @@ function options(kind, stacked, look) {
   };
 }
 
+function element(name, text, look) {
+  const made = document.createElement(name);
+  if (text) made.textContent = text;
+  if (look) made.className = look;
+  return made;
+}
+
+function row(cells, head) {
+  const made = element("tr");
+  for (const [i, content] of cells.entries()) {
+    const cell = element(head || i === 0 ? "th" : "td", "", i ? "number" : head ? "" : "plainweight");
+    cell.append(content);
+    if (head || i === 0) cell.scope = head ? "col" : "row";
+    made.append(cell);
+  }
+  return made;
+}
+
+// What one bar is made of, largest first, and where that stretch of time is shown by something else.
+function open(figure, index) {
+  const box = document.getElementById(figure.dataset.chart);
+  const place = document.getElementById(figure.dataset.chart.replace("-values", "-part"));
+  const drawing = JSON.parse(box.querySelector("table").dataset.drawing);
+  const parts = drawing.lines.filter((line) => line.colour !== "before" && line.values[index]);
+  const whole = parts.reduce((sum, line) => sum + line.values[index], 0);
+  const { kind } = figure.dataset;
+  const heading = element("h3", `${drawing.labels[index]}: ${said(whole, kind)}`);
+  const table = element("table", "", "terms made");
+  const body = element("tbody");
+  for (const line of parts.sort((a, b) => b.values[index] - a.values[index])) {
+    const name = element("span");
+    name.append(element("span", "", `swatch ${line.colour}`), element("bdi", line.name));
+    body.append(row([name, said(line.values[index], kind), `${plain((100 * line.values[index]) / whole, 0)} %`]));
+  }
+  const top = element("thead");
+  const split = place.querySelector(`[data-split="${place.dataset.field}"]`);
+  top.append(row([split?.textContent ?? "", box.querySelector("table").dataset.unit, t("Share")], true));
+  table.append(top, body);
+  const links = element("p", "", "switch");
+  const lead = (address, words) => {
+    const link = element("a", words);
+    const url = new URL(address, location.href);
+    url.searchParams.set("from", drawing.at[index]);
+    url.searchParams.set("to", drawing.at[index + 1]);
+    return [link, url];
+  };
+  for (const other of place.querySelectorAll("[data-split]")) {
+    if (other === split) continue;
+    const [link, url] = lead(place.dataset.here, other.textContent);
+    url.searchParams.set("by", other.dataset.split);
+    link.href = `${url.pathname}${url.search}#use`;
+    links.append(link);
+  }
+  if (place.dataset.requests) {
+    const [link, url] = lead(place.dataset.requests, t("Its requests"));
+    link.href = url.pathname + url.search;
+    links.append(link);
+  }
+  const shut = element("button", t("Close"), "plain");
+  shut.type = "button";
+  shut.addEventListener("click", () => { place.hidden = true; });
+  links.append(shut);
+  place.querySelectorAll(":scope > :not([data-split])").forEach((old) => old.remove());
+  if (whole) place.append(heading, table, links);
+  else place.append(element("p", t("{label}: nothing was used.", { label: drawing.labels[index] }), "empty"));
+  place.hidden = false;
+  return drawing.labels.length;
+}
+
+function point(chart, index) {
+  const active = chart.data.datasets.map((_, datasetIndex) => ({ datasetIndex, index }));
+  chart.setActiveElements(active);
+  chart.tooltip.setActiveElements(active, { x: 0, y: 0 });
+  chart.update("none");
+}
+
+// A bar is opened by a click, or with the arrow keys.
+function openable(figure, chart) {
+  const canvas = figure.querySelector("canvas");
+  let at = -1;
+  canvas.addEventListener("click", (event) => {
+    const [hit] = chart.getElementsAtEventForMode(event, "index", { intersect: false }, false);
+    if (hit) open(figure, (at = hit.index));
+  });
+  canvas.addEventListener("keydown", (event) => {
+    const last = chart.data.labels.length - 1;
+    const to = { ArrowLeft: at - 1, ArrowRight: at + 1, Home: 0, End: last, Enter: Math.max(at, 0), " ": Math.max(at, 0) }[event.key];
+    if (to === undefined) return;
+    event.preventDefault();
+    at = at < 0 && event.key === "ArrowLeft" ? last : Math.min(last, Math.max(0, to));
+    point(chart, at);
+    open(figure, at);
+  });
+}
+
 function draw(figure) {
   const box = document.getElementById(figure.dataset.chart);
   const look = read(box, figure);
@@ -148,6 +244,7 @@ function draw(figure) {
   const there = charts.get(figure);
   if (!there) {
     charts.set(figure, new Chart(figure.querySelector("canvas"), { type, data, options: set }));
+    if (look.at) openable(figure, charts.get(figure));
     return;
   }
   there.data = data;
@@ -160,16 +257,49 @@ function placeMissing() {
   return [...document.querySelectorAll("[data-drawable]")].some((mark) => !document.getElementById(mark.dataset.drawable));
 }
 
-// Each chart in a task of its own, so that a click in between is answered at once.
+// Each chart in a task of its own, those in sight first, so that a click in between is answered at once: the page is
+// painted before the first and after each.
+const painted = () => new Promise((next) => requestAnimationFrame(() => setTimeout(next)));
+let round = 0;
+
 async function drawAll() {
   if (placeMissing()) {
     location.reload();
     return;
   }
-  for (const figure of document.querySelectorAll("[data-chart]")) {
+  const mine = ++round;
+  const seen = (figure) => figure.getBoundingClientRect().top < innerHeight && figure.getBoundingClientRect().bottom > 0;
+  const figures = [...document.querySelectorAll("[data-chart]")];
+  for (const figure of [...figures.filter(seen), ...figures.filter((one) => !seen(one))]) {
+    if (!document.hidden) await painted();
+    if (mine !== round) return;
     if (figure.isConnected) draw(figure);
-    await new Promise((next) => setTimeout(next));
   }
+  for (const details of document.querySelectorAll("details:has([data-drawing])")) sheet(details);
+}
+
+// The values of a chart, as they are shown, for a spreadsheet.
+function sheet(details) {
+  if (details.querySelector("[data-sheet]")) return;
+  const button = element("button", t("Download as CSV"), "small");
+  Object.assign(button, { type: "button" });
+  button.dataset.sheet = "";
+  button.addEventListener("click", () => {
+    const table = details.querySelector("[data-drawing]");
+    const drawing = JSON.parse(table.dataset.drawing);
+    const cell = (text) => `"${(/^[=+\-@\t\r]/.test(text) ? `'${text}` : text).replaceAll('"', '""')}"`;
+    const lines = [
+      [cell(table.tHead.rows[0].cells[0].textContent), ...drawing.lines.map((line) => cell(line.name))],
+      ...drawing.labels.map((label, i) => [cell(label), ...drawing.lines.map((line) => line.values[i] ?? "")]),
+    ];
+    const text = lines.map((line) => line.join(",")).join("\r\n");
+    const link = element("a");
+    link.href = URL.createObjectURL(new Blob([`\ufeff${text}\r\n`], { type: "text/csv" }));
+    link.download = `${details.querySelector("caption").textContent.replace(/[^\p{L}\d]+/gu, "-")}.csv`;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+  });
+  details.append(button);
 }
 
 drawAll();

@@ -7,7 +7,12 @@ import { t } from "./words.js";
 
 const KINDS = ["request", "state", "log"];
 const RETRY_MS = [2_000, 5_000, 15_000, 30_000]; // after an answer that is no stream, as of a proxy before a server that starts
+const TOGETHER_MS = 250;
+const LONGEST_MS = 60_000;
+const SHARE = 20;
 let tried = 0;
+let took = 0; // ms, the page as it was last fetched
+let looked = 0; // when that was
 const waiting = new Set();
 const missed = new Set(); // what changed while the page was hidden, or a part of it in use
 
@@ -26,8 +31,12 @@ function catchUp() {
 async function written() {
   const url = new URL(location.href);
   url.searchParams.set("part", "1");
+  const began = performance.now();
   const answer = await fetch(url, { headers: { Accept: "text/html" } }).catch(() => null);
-  return answer?.ok ? new DOMParser().parseFromString(await answer.text(), "text/html") : null;
+  const page = answer?.ok ? new DOMParser().parseFromString(await answer.text(), "text/html") : null;
+  looked = performance.now();
+  took = looked - began;
+  return page;
 }
 
 // Parts that an action of this page has changed: they show it at once.
@@ -60,16 +69,17 @@ async function refresh(what) {
   document.dispatchEvent(new CustomEvent("refreshed", { detail: what }));
 }
 
-// Several events in a row are one look; a page that is dear to make says how many seconds lie between two.
+// Several events in a row are one look. What happens after a quiet while is shown at once; of what goes on and on, an
+// open page takes a twentieth of the time it costs to make, so that nobody's open page slows the pool down.
 function soon(what) {
   if (waiting.has(what) || !document.querySelector(`[data-live~="${what}"]`)) return;
   waiting.add(what);
-  const pause = Number(document.querySelector("[data-live-pause]")?.dataset.livePause ?? 0.25);
+  const pause = Math.min(LONGEST_MS, took * SHARE);
   setTimeout(() => {
     waiting.delete(what);
     if (document.hidden) missed.add(what);
     else refresh(what);
-  }, pause * 1000);
+  }, Math.max(TOGETHER_MS, looked + pause - performance.now()));
 }
 
 // The session has ended. What is typed stays until somebody has signed in again elsewhere.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 import zlib
@@ -44,6 +45,16 @@ class Names:
         self._ctx = ctx
         self._who = who
         self.book = ctx.colour_book(lambda: ColourBook(Path(ctx.settings.data_dir) / "colours.json"))
+        self._talks: ConversationBook | None = None
+        self._labels: dict[str, dict[str, str]] = {}
+
+    @classmethod
+    async def of(cls, ctx: WebContext, who: Viewer, field: str | None) -> Names:
+        """Names of a chart by `field`: of conversations it takes a look at the log."""
+        names = cls(ctx, who)
+        if field == "conversation":
+            names._talks = await asyncio.to_thread(conversations, ctx)
+        return names
 
     def __call__(self, field: str | None, key: str) -> str:
         """`field` is what the key is a name of: provider, account, user, model, or None for all together."""
@@ -58,17 +69,28 @@ class Names:
                 return labels.account_name(key)
             case "model":
                 return key or _("no model")
-            case "program" | "project" | "conversation":
+            case "program" | "project":
                 return key
+            case "conversation":
+                return self._conversation(key)
             case "key":
-                return self._keys().get(key, key)
+                return self._key(key)
         return _("all together")
 
-    def _keys(self) -> dict[str, str]:
-        """The viewer's own keys by what they are for; others' keep their id."""
-        if self._who.admin:
-            return {}
-        return {key["id"]: key["label"] for key in self._ctx.users.people.list_keys(self._who.user)}
+    def _conversation(self, key: str) -> str:
+        title = self._talks.get(key, "" if self._who.admin else self._who.user).title if self._talks else ""
+        return f"{title} {key[:8]}" if title else key
+
+    def _key(self, key: str) -> str:
+        """What a key is for: a friend's own by its label, anybody's to the operator with the person."""
+        people = self._ctx.users.people
+        owner = people.owner(key) if self._who.admin else self._who.user
+        if owner is None:
+            return key
+        if owner not in self._labels:
+            self._labels[owner] = {row["id"]: row["label"] for row in people.list_keys(owner)}
+        label = self._labels[owner].get(key, key)
+        return f"{label} ({self.user(owner)})" if self._who.admin else label
 
     def user(self, key: str) -> str:
         """A person's name; a friend is "you" to themselves."""
