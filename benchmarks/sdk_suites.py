@@ -34,9 +34,19 @@ from benchmarks.rig import free_port, process
 from pool_server.core.models import Usage
 from pool_server.demo import wire
 
-TESTS = ("pytest", "pytest-asyncio", "respx", "time-machine", "dirty-equals", "inline-snapshot", "http-snapshot")
+TESTS = (
+    "pytest",
+    "pytest-asyncio",
+    "pytest-timeout",
+    "respx",
+    "time-machine",
+    "dirty-equals",
+    "inline-snapshot",
+    "http-snapshot",
+)
 NEEDED = (*TESTS, "standardwebhooks", "nest-asyncio", "rich", "httpx-aiohttp", "numpy", "trio")
 PLUGIN = Path(__file__).resolve().parent / "suites"
+TEST_S = 20  # a test that takes longer waits for something that never comes, and has failed
 USAGE = Usage(input=3, output=2, known=True)
 # Whose calls are whose: the vendors' API references. A test belongs to the strictest family of its calls.
 REFUSED = re.compile(
@@ -168,24 +178,10 @@ def run_suite(sdk: str, work: Path, base: str, mock: str, which: str) -> dict[st
     env = {name: value for name, value in os.environ.items() if not name.endswith("_API_KEY")}
     env |= {"TEST_API_BASE_URL": base, "SUITE_MOCK": mock, "SUITE_PACKAGE": sdk, "SUITE_REPORT": str(report)}
     env |= {"PYTHONPATH": str(PLUGIN), "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [
-        str(work / "venv/bin/python"),
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "plugin",
-        "--tb=line",
-        "-Wdefault",
-        "-oaddopts=",
-    ]
-    subprocess.run(
-        [*command, "--continue-on-collection-errors", "-k", which, "tests/api_resources"],
-        cwd=folder,
-        env=env,
-        stdout=subprocess.DEVNULL,
-        check=False,
-    )
+    command = [str(work / "venv/bin/python"), "-m", "pytest", "-q", "-p", "plugin", "--tb=line", "-Wdefault"]
+    command += ["-oaddopts=", f"--timeout={TEST_S}", "--durations=20", "--continue-on-collection-errors", "-k", which]
+    with (work / f"{sdk}.log").open("wb") as log:
+        subprocess.run([*command, "tests/api_resources"], cwd=folder, env=env, stdout=log, check=False)
     found: dict[str, dict[str, Any]] = json.loads(report.read_text())
     return found
 

@@ -79,7 +79,7 @@ def tell(cast_to: Any, options: Any, stream: bool, stream_cls: Any) -> None:
     path = options.url.partition("?")[0]
     _calls.append([options.method.upper(), path])
     body = json.dumps({"method": options.method.upper(), "path": path, **answer(cast_to, stream, stream_cls)})
-    urllib.request.urlopen(urllib.request.Request(f"{MOCK}/tell", body.encode(), method="PUT")).close()
+    urllib.request.urlopen(urllib.request.Request(f"{MOCK}/tell", body.encode(), method="PUT"), timeout=10).close()
 
 
 def patched(request: Any) -> Any:

@@ -25,6 +25,7 @@ from pool_server.core import processes
 from pool_server.core.enums import AccountState, Operation, Provider, Refusal
 from pool_server.core.origins import origin
 from pool_server.core.settings import Settings
+from pool_server.dialects.translation import UpstreamKind
 from pool_server.language import lazy
 from pool_server.providers import Credential, CredentialRejectedError, provider_module, surely_has_model
 
@@ -73,7 +74,7 @@ class Registry:
         self.clock = clock
         self.on_change: list[Callable[[str], None]] = []
         self.index = SelectionIndex(
-            strategy=settings.choosing.strategy, fit=self._fit, way=self._way, family=_family,
+            strategy=settings.choosing.strategy, fit=self._fit, way=self._way, target=self._target, family=_family,
         )  # fmt: skip
         self.index.minute_of = _day_clock(settings.ledger.timezone)
         self.index.on_settled = lambda account: self.changed(account.id)
@@ -380,6 +381,11 @@ class Registry:
         if not self.settings.models.translate or self._natively(cred, need):
             return False
         return upstream_kind(cred, need.operation, need.dialect, need.model) is not None
+
+    def _target(self, account: Account, need: Need) -> UpstreamKind | None:
+        cred = self.credentials.items[account.id].credential
+        need = _as_called_there(cred, need)
+        return upstream_kind(cred, need.operation, need.dialect, need.model) if self._otherwise(cred, need) else None
 
 
 def _as_called_there(cred: Credential, need: Need) -> Need:

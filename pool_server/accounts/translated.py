@@ -69,8 +69,11 @@ def upstream_kind(cred: Credential, operation: Operation, dialect: Dialect, mode
     if operation not in _TRANSLATED or not model or not (cred.base_url or surely_has_model(cred, model)):
         return None
     serves = provider_module(cred.provider).serves
+    counts = operation is Operation.COUNT_TOKENS
     for kind in spoken(cred):
-        if DIALECT[kind] is not dialect and serves(cred, _MODEL_CALL[kind], DIALECT[kind], model):
+        # ChatGPT's backend counts for nobody: the pool does, for clients of its own dialect as for others.
+        foreign = DIALECT[kind] is not dialect or (counts and kind is UpstreamKind.CODEX)
+        if foreign and serves(cred, _MODEL_CALL[kind], DIALECT[kind], model):
             return kind
     return None
 

@@ -244,6 +244,7 @@ class Refusal(StrEnum):
     MODEL_EXHAUSTED = "model_exhausted"
     MODEL_NOT_SERVED = "model_not_served"
     PLAN_UNFIT = "plan_unfit"
+    NOT_CARRIED = "not_carried"  # the request names something that the account's dialect has no word for
     TRANSPORT = "transport"  # the account cannot do this transport or operation
     TRIED = "tried"  # failed in this very exchange
     NOT_FORCED = "not_forced"  # another account was forced

@@ -242,14 +242,15 @@ def _peek_openai(dialect: Dialect, found: _Body, headers: Mapping[str, str], dat
             opening.append(found.input.encode("utf-8", "surrogatepass"))
         session, source = opening_hash(credential, opening), "opening"
     limit = found.max_output_tokens or found.max_completion_tokens or found.max_tokens
-    pins = _pins(found.previous_response_id, headers) + (_sealed(items) or _signed(dialect, data))
+    previous = found.previous_response_id or None if dialect is Dialect.RESPONSES else None  # others have no such field
+    pins = _pins(previous, headers) + (_sealed(items) or _signed(dialect, data))
     return Peek(
         model=found.model or "",
         stream=found.stream is True,
         session=session,
         session_source=source if session else "",
         hard=tuple(pins),
-        previous_response_id=found.previous_response_id or None,
+        previous_response_id=previous,
         max_output=whole(limit) or None,
         tier=found.service_tier or "",
         tools=len(found.tools or ()),

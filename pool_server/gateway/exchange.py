@@ -17,10 +17,13 @@ from pool_server.accounts import Decision, OnboardingError, RefreshError, Select
 from pool_server.core.enums import Dialect, ErrorKind, FaultKind, ObjectKind, Operation, Provider, Transport
 from pool_server.core.models import Attempt, ClientCall, ClientError, Fault, Peek, UpstreamRequest, Usage, UsageRecord
 from pool_server.core.settings import Limits
+from pool_server.dialects.translation import TranslationError
 from pool_server.gateway import final_error, metrics
 from pool_server.gateway.attempts import open_providers, waiting
-from pool_server.gateway.attempts.counting import price_facts
+from pool_server.gateway.attempts.counting import expected, price_facts
 from pool_server.gateway.attempts.refusals import Refusals
+from pool_server.gateway.attempts.serving_model import next_in_chain
+from pool_server.gateway.attempts.uncarried import Uncarried
 from pool_server.gateway.http.body import MEMORY_LIMIT
 from pool_server.gateway.http.decoding import DecodedAnswer, decoded, decoded_refusal
 from pool_server.gateway.http.programs import program, repeats_unavailable
@@ -34,11 +37,10 @@ from pool_server.gateway.upstream import UpstreamError, refusal_body
 from pool_server.http1 import Answer
 from pool_server.http1 import Body as RequestBody
 from pool_server.providers import Credential, network_fault, provider_module, providers_for
-from pool_server.users import Denied, Principal, Reservation, model_allowed
+from pool_server.users import Denied, Principal, Reservation
 
 log = logging.getLogger("pool_server.gateway")
 
-_OUTPUT_CAP = 16_000  # a maximum is a bound, not a plan: reserve no more than this
 _SOON_SENT = 1 << 20  # bytes; a larger body takes its time on the way up
 _REFUSAL_KEPT = 1 << 20  # bytes of a refusal, decoded
 
@@ -77,8 +79,7 @@ class Exchange:
         self.usage_added = False  # the pool asked for a stream's usage, the client did not
         self.forced: str | None = None
         self.wait_until = 0.0  # the client lets itself be held so long for headroom, unix seconds
-        self.agent = ""
-        self.project = ""
+        self.agent = self.project = ""
         self.continuity = Continuity(services.accounts, principal.user, route.dialect)
         self.resumed = False  # the pool holds the conversation that the request goes on with
         self.objects = Tracking(services.access, principal, route)
@@ -93,6 +94,7 @@ class Exchange:
         self._attempt_started = 0.0
         self._judged: set[str] = set()
         self._allowed: Sequence[Limits] = ()  # what limits providers and models
+        self._uncarried = Uncarried()
         self._in_chain = 0  # the place in the chain of models that goes on from here
         self._live = route.operation is Operation.REALTIME
 
@@ -180,7 +182,7 @@ class Exchange:
 
     async def reserve(self) -> ClientError | None:
         """Takes the user's share before anything is spent; the error when a limit forbids it."""
-        tokens, cost = self._estimate()
+        tokens, cost = expected(self.services.ledger, self.peek, self.request_bytes, self.objects.expected)
         self.providers = open_providers.open_to(self, self._allowed)
         provider = self.providers[0] if self.providers else None
         room = self.services.gauge.percent(provider) if provider is not None else None
@@ -188,6 +190,7 @@ class Exchange:
             self.principal,
             provider=provider.value if provider is not None else "",
             model=self.peek.model,
+            asked=self.asked,
             tokens=tokens,
             cost=cost,
             headroom=room,
@@ -196,16 +199,6 @@ class Exchange:
             return final_error.denied(answer)
         self.reservation = answer
         return None
-
-    def _estimate(self) -> tuple[int, float | None]:
-        """Tokens and US dollars (None: no price is known) that the request may use."""
-        price, expected = self.services.ledger.estimate, self.objects.expected
-        if not expected:
-            prompt = self.request_bytes // dialects.BYTES_A_TOKEN
-            output = min(self.peek.max_output or dialects.REQUEST_OUTPUT, _OUTPUT_CAP)
-            return prompt + output, price(self.peek.model, prompt, output)
-        known = [cost for model, tokens in expected.items() if (cost := price(model, *tokens)) is not None]
-        return sum(map(sum, expected.values())), sum(known) if known else None
 
     def force_refused(self) -> ClientError | None:
         """The error when X-Pool-Account names an account this caller may not force."""
@@ -223,8 +216,10 @@ class Exchange:
     def claim(self) -> ClientError | None:
         """Finds the account that holds what the call names; the error when an id is not the caller's."""
         previous = self.peek.previous_response_id or ""
-        known = self.services.accounts.owner_of(self.principal.user, "response", previous) if previous else None
-        skip = [(ObjectKind.RESPONSE, previous)] if known is not None or self.resumed else []
+        owner_of, user = self.services.accounts.owner_of, self.principal.user
+        named = {ident for kind, ident in self.peek.objects if kind is ObjectKind.RESPONSE}
+        known = {ident for ident in named if owner_of(user, "response", ident) is not None}
+        skip = [(ObjectKind.RESPONSE, ident) for ident in (known | {previous} if self.resumed else known)]
         error = self.objects.claim(self.peek, self.providers, skip=skip, forced=self.forced is not None)
         if self.objects.holder:
             self.providers = (Provider(self.objects.holder.partition(":")[0]),)
@@ -270,14 +265,10 @@ class Exchange:
             self.client_call.path = self.route.path.replace(f"/{self.asked}:", f"/{model}:")
 
     def _fallback(self) -> tuple[int, str] | None:
-        """The model to serve instead, with the place after it in the operator's chain for the one asked for: the next
-        that is meant for these reasons and that the caller may use."""
-        if self._live:
-            return None
-        quota, overload = self.refusals.wanting(self.decision)
-        chain = self.services.settings.models.following(self.asked, self._in_chain, quota=quota, overload=overload)
-        allowed = (one for one in chain if all(model_allowed(limits, one[1]) for limits in self._allowed))
-        return next((one for one in allowed if one[1] != self.peek.model), None)
+        """The model to serve instead, with the place after it in the operator's chain."""
+        models, reasons = self.services.settings.models, self.refusals.wanting(self.decision)
+        at = (self.asked, self.peek.model, self._in_chain)
+        return None if self._live else next_in_chain(models, *at, reasons, self._allowed)
 
     async def _next(self) -> str | None:
         if len(self.attempts) >= self.services.settings.max_attempts and self.decision is not None:
@@ -303,7 +294,16 @@ class Exchange:
             forced=self.forced,
             websocket=self.route.websocket and self.route.operation is Operation.RESPONSES,
             own_dialect=self.route.forced is not None,
+            unable=self._uncarried.kinds,
         )
+
+    def cannot_carry(self, credential: Credential, wrong: TranslationError) -> bool:
+        """Notes that the request cannot be translated for accounts like the one that was about to be asked; whether
+        others may be left to ask."""
+        if self.native(credential) or not self._uncarried.by(credential, self.client_call, wrong):
+            return False
+        self.attempts.pop()  # nothing was sent
+        return True
 
     def another(self) -> str | None:
         """An account that could serve in place of the one that is asked, None when there is none."""
@@ -477,10 +477,13 @@ class Exchange:
         return None if seen is None else max(0.0, seen - self.attempts[-1].started_ms) / 1000
 
     async def unserved(self) -> ClientError:
-        """What the client is told when no account is left."""
+        """What the client is told when no account is left. Raises `TranslationError` where that is all there is to
+        tell: no account that could serve the request as it came returns."""
         if await self.refusals.settled():
             self.decision = self.services.accounts.select(self.new_ask())
         assert self.decision is not None
+        if self._uncarried.why is not None and not self.refusals.faults and self.decision.retry_at is None:
+            raise self._uncarried.why
         if self.objects.holder:
             if not self.refusals.faults:
                 return final_error.holder_out(self.decision)

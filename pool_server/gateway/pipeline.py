@@ -180,6 +180,10 @@ class Pipeline:
             self._account, self._credential = account, credential
             try:
                 fault = await self._cured(attempt)
+            except TranslationError as wrong:
+                if transport.bound is not None or not x.cannot_carry(credential, wrong):
+                    raise
+                continue
             finally:
                 x.end(account)
                 if x.translation is not None:

@@ -99,6 +99,7 @@ REFUSALS = Words(
         Refusal.NOT_OWNER: "the conversation belongs to another account",
         Refusal.RESERVED: "what is left is kept for its owner",
         Refusal.NOT_SHARED: "shared with other people",
+        Refusal.NOT_CARRIED: "cannot be told what the request asks for",
         Refusal.LOCKED: "the pool is locked to another account",
         Refusal.PROBING: "one request is probing it",
     }
@@ -250,6 +251,8 @@ TERMS = Words(
         "latency": "slower than others of its kind",
         "api_key": "billed by use, so after subscriptions",
         "expired": "needs a refresh first",
+        "translated": "speaks another dialect than the client, so after all that speak it",
+        "doubted": "nothing says that its vendor has the model, so last",
     }
 )
 

@@ -261,7 +261,7 @@ class Users:
         return _LOCAL
 
     def _facts(
-        self, principal: Principal, provider: str, model: str, headroom: Headroom
+        self, principal: Principal, provider: str, models: tuple[str, ...], headroom: Headroom
     ) -> tuple[UserFacts, KeyFacts | None] | Denied:
         """The user and the key behind a caller, or what is in the way other than their counters."""
         try:
@@ -273,7 +273,7 @@ class Users:
                 if key is None or (key.expires is not None and key.expires <= self._clock()):
                     return EXPIRED_KEY if key is not None else REVOKED_KEY
             left = headroom() if callable(headroom) else headroom
-            refused = forbidden(view.limits, key, provider, model) or self.bookings.refusal(view.id, provider, left)
+            refused = forbidden(view.limits, key, provider, models) or self.bookings.refusal(view.id, provider, left)
             return refused or self._unfair(view, provider, left) or (view, key)
         except StoreError as exc:
             return _unread("limits", exc)

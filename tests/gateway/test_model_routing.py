@@ -10,6 +10,7 @@ import pytest
 
 from pool_server.core.settings import Fallback, Models
 from tests.fakes import FakeAccount, account, key_account, plays
+from tests.gateway.sockets import create, socket
 from tests.gateway.stack import ADMIN, Stack, run
 from tests.gateway.test_translated import CLAUDE, GEMINI, GPT, USAGE, ask, said
 
@@ -207,13 +208,176 @@ def test_a_chain_leads_nobody_to_a_model_that_is_not_theirs(tmp_path: Path) -> N
     run(main)
 
 
-def test_an_alias_leads_nobody_to_a_model_that_is_not_theirs(tmp_path: Path) -> None:
+@pytest.mark.parametrize("client", ["chat", "messages", "responses", "gemini"])
+@pytest.mark.parametrize(
+    ("allowed", "refused"),
+    [
+        (["fast"], GPT),  # the name alone lets nobody to the model it stands for
+        (["gpt-*"], "fast"),  # nor the model to a name that somebody else is meant to use
+        (["claude-*"], "fast"),
+        (["FAST", "gpt-*"], ""),
+        (["*"], ""),
+    ],
+)
+def test_limits_hold_the_name_asked_for_and_the_model_that_serves(
+    tmp_path: Path, client: str, allowed: list[str], refused: str
+) -> None:
     async def main() -> None:
         models = Models(aliases={"fast": GPT})
         async with Stack(tmp_path, [account("codex:a")], friend_code="swim", models=models) as stack:
             user = stack.user(await stack.key())
-            for allowed, wanted in ((["fast"], 403), (["gpt-*"], 200)):
+            made = await stack.users.people.create_key(user, "ci", actor=ADMIN, limits={"models": allowed})
+            status, headers, raw = await call(stack, str(made["key"]), client, "fast")
+            if refused:
+                assert (status, stack.fakes.made()) == (403, []), raw
+                assert f"your key “ci” does not include the model {refused}" in raw.decode()
+            else:
+                assert (status, headers["X-Pool-Model"]) == (200, GPT), raw
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/messages/count_tokens", {"model": "fast", "messages": [{"role": "user", "content": "x"}]}),
+        ("/v1/responses/input_tokens", {"model": "fast", "input": "x"}),
+        ("/v1beta/models/fast:countTokens", {"contents": [{"parts": [{"text": "x"}]}]}),
+    ],
+)
+@pytest.mark.parametrize(("allowed", "status"), [(["fast"], 403), (["gpt-*"], 403), (["fast", "gpt-*"], 200)])
+def test_counting_tokens_is_held_to_both_names(
+    tmp_path: Path, path: str, body: dict[str, Any], allowed: list[str], status: int
+) -> None:
+    async def main() -> None:
+        models = Models(aliases={"fast": GPT})
+        async with Stack(tmp_path, [account("codex:a")], friend_code="swim", models=models) as stack:
+            user = stack.user(await stack.key())
+            made = await stack.users.people.create_key(user, "ci", actor=ADMIN, limits={"models": allowed})
+            answer = await stack.post(path, body, token=str(made["key"]))
+            assert answer[0] == status, answer
+
+    run(main)
+
+
+@pytest.mark.parametrize(("allowed", "served"), [(["fast"], False), (["gpt-*"], False), (["fast", "gpt-*"], True)])
+def test_a_socket_s_turn_is_held_to_both_names(tmp_path: Path, allowed: list[str], served: bool) -> None:
+    async def main() -> None:
+        models = Models(aliases={"fast": GPT})
+        async with Stack(tmp_path, [account("codex:a")], friend_code="swim", models=models) as stack:
+            user = stack.user(await stack.key())
+            made = await stack.users.people.create_key(user, "ci", actor=ADMIN, limits={"models": allowed})
+            async with socket(stack, Authorization=f"Bearer {made['key']}") as client:
+                last = (await client.turn(create(model="fast")))[-1]
+                assert (last["type"] == "response.completed") is served, last
+                assert served or "does not include the model" in json.dumps(last)
+
+    run(main)
+
+
+def test_an_account_s_own_name_for_a_model_is_nobody_s_limit(tmp_path: Path) -> None:
+    """The name asked for and the pool's own are what an operator writes; what an endpoint calls it is its file's."""
+    router = key_account("openai:r", models=["vendor/x"], dialects=["chat"], renames={SHARED: "vendor/x"})
+
+    async def main() -> None:
+        models = Models(aliases={"fast": SHARED})
+        async with Stack(tmp_path, [router], friend_code="swim", models=models) as stack:
+            user = stack.user(await stack.key())
+            for allowed, wanted in (([SHARED, "fast"], 200), (["vendor/*", "fast"], 403)):
                 made = await stack.users.people.create_key(user, allowed[0], actor=ADMIN, limits={"models": allowed})
-                assert (await call(stack, str(made["key"]), "messages", "fast"))[0] == wanted
+                for client in ("chat", "messages"):
+                    assert (await call(stack, str(made["key"]), client, "fast"))[0] == wanted
+
+    run(main)
+
+
+@pytest.mark.parametrize("limits", [{"models": ["fast", "glm-*", "claude-*"]}, {}])
+def test_an_alias_is_followed_by_the_chain_of_its_model(tmp_path: Path, limits: dict[str, Any]) -> None:
+    """A chain of the alias's own name comes before that of the model it stands for."""
+    fallbacks = {CLAUDE: [Fallback(GPT), Fallback(SHARED)], "slow": [Fallback(GPT)]}
+    models = Models(aliases={"fast": CLAUDE, "slow": CLAUDE}, fallbacks=fallbacks)
+
+    async def main() -> None:
+        accounts = [account("claude:a"), account("codex:a"), both()[0]]
+        async with Stack(tmp_path, accounts, friend_code="swim", models=models) as stack:
+            stack.fakes.always("claude:a", FULL)
+            user = stack.user(await stack.key())
+            made = await stack.users.people.create_key(user, "ci", actor=ADMIN, limits=limits)
+            status, headers, raw = await call(stack, str(made["key"]), "chat", "fast")
+            assert (status, headers.get("X-Pool-Model")) == (200, SHARED if limits else GPT), raw
+            status, headers, raw = await call(stack, str(made["key"]), "chat", "slow")
+            assert (status, headers.get("X-Pool-Model")) == ((403, None) if limits else (200, GPT)), raw
+
+    run(main)
+
+
+def test_lists_name_aliases_as_what_they_are_called_and_whom_they_reach(tmp_path: Path) -> None:
+    aliases = {"fast": GPT, "glm": SHARED, CLAUDE: SHARED, "nobody": "no-such-model"}
+
+    async def main() -> None:
+        accounts = [key_account("codex:k", models=[GPT]), key_account("claude:k", models=[CLAUDE]), both()[0]]
+        async with Stack(tmp_path, accounts, friend_code="swim", models=Models(aliases=aliases)) as stack:
+            first = await stack.key()
+            user = stack.user(first)
+            made = await stack.users.people.create_key(
+                user, "ci", actor=ADMIN, limits={"models": ["fast", "gpt-*", "glm", CLAUDE]}
+            )
+            for key, names in ((first, {GPT, SHARED, "fast", "glm", CLAUDE}), (str(made["key"]), {GPT, "fast"})):
+                bearer, old = {"Authorization": f"Bearer {key}"}, {"anthropic-version": "2023-06-01"}
+                for path, more, rows, ident in (
+                    ("/v1/models", {}, "data", "id"),
+                    ("/v1/models", old, "data", "id"),
+                    ("/v1beta/models", {}, "models", "name"),
+                    ("/backend-api/codex/models?client_version=1.0.0", {}, "models", "slug"),
+                ):
+                    async with stack.client.get(stack.url + path, headers=bearer | more) as answer:
+                        found = {row[ident].removeprefix("models/"): row for row in (await answer.json())[rows]}
+                    assert found.keys() == names, (path, more)
+                    for name, target in aliases.items():
+                        if name in found and target in found:
+                            marks = [(found[one]["family"], found[one]["translated"]) for one in (name, target)]
+                            assert marks[0] == marks[1], (path, name)
+                for name, known in (("fast", True), ("nobody", False), ("glm", key == first)):
+                    async with stack.client.get(f"{stack.url}/v1/models/{name}", headers=bearer) as answer:
+                        assert (answer.status == 200) is known, name
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    ("client", "more", "named"),
+    [
+        ("chat", {"n": 2}, "n"),
+        ("chat", {"logprobs": True}, "logprobs"),
+        ("messages", {"tools": [{"type": "code_execution_20250825", "name": "code_execution"}]}, "code_execution"),
+    ],
+)
+def test_what_cannot_be_carried_goes_to_the_client_s_own_kind_where_that_is(
+    tmp_path: Path, client: str, more: dict[str, Any], named: str
+) -> None:
+    own = NATIVE[client]
+
+    async def main() -> None:
+        async with Stack(tmp_path, both(), friend_code="swim") as stack:
+            key = await stack.key()
+            await stack.accounts.set_disabled(own, True)
+            assert (await call(stack, key, client, SHARED))[0] == 200, "the conversation lives with the other"
+            await stack.idle()
+            status, _, raw = await call(stack, key, client, SHARED, **more)
+            assert status == 400 and named in raw.decode()
+            await stack.accounts.set_disabled(own, False)
+            before = len(stack.fakes.made())
+            status, headers, raw = await call(stack, key, client, SHARED, **more)
+            assert status == 200 and "X-Pool-Translation" not in headers, raw
+            assert [one.account for one in stack.fakes.made()[before:]] == [own]
+            await stack.idle()
+            record = stack.records()[-1]
+            assert [one.account for one in record.attempts] == [own], "nothing was sent to the other"
+            assert record.decision["refused"] == {"not_carried": 1}
+            stack.fakes.always(own, FULL)
+            for _ in range(2):
+                status, headers, raw = await call(stack, key, client, SHARED, **more)
+                assert status == 429 and int(headers["Retry-After"]) > 0, (status, raw)
+                await stack.idle()
 
     run(main)

@@ -21,6 +21,7 @@ from pool_server.accounts.selection.account import Account
 from pool_server.accounts.selection.candidates import CandidateQueue, Need, Placement, judge
 from pool_server.accounts.selection.score import Candidate, Key, rank
 from pool_server.core.enums import Dialect, Operation, Provider, Refusal, Strategy
+from pool_server.dialects.translation import UpstreamKind
 
 SPARSE = 24  # a family that concerns fewer accounts of a large cohort gets no queue; they are judged one by one
 RERATE_S = 60.0  # a rating drifts with time and is made anew after so long …
@@ -127,6 +128,7 @@ class SelectionIndex:
         fit: Fit,
         family: Family,
         way: Callable[[Account, Need], Suitability] = lambda account, need: Suitability.OWN,
+        target: Callable[[Account, Need], UpstreamKind | None] = lambda account, need: None,
     ) -> None:
         self.strategy = strategy
         self.clock = DemandClock()  # counts the time that windows must last
@@ -139,6 +141,7 @@ class SelectionIndex:
         self.minute_of: Callable[[float], int] = lambda now: int(now // 60 % 1440)  # of the day, by the pool's clock
         self._fit = fit
         self._way = way
+        self._target = target
         self._family = family
         self._cohorts: dict[tuple[object, ...], Cohort] = {}
         self._home: dict[str, Cohort] = {}
@@ -320,6 +323,10 @@ class SelectionIndex:
             cohort.ways.clear()
         found = cohort.ways[need] = self._way(next(iter(cohort.members.values())), need)
         return found
+
+    def target(self, cohort: Cohort, need: Need) -> UpstreamKind | None:
+        """The dialect in which accounts of this kind are asked where it is not the client's."""
+        return self._target(next(iter(cohort.members.values())), need)
 
     def cohorts(self, providers: tuple[Provider, ...]) -> list[Cohort]:
         """The cohorts of these providers, in their order. Requests ask with the same few tuples: those are remembered

@@ -7,8 +7,6 @@ and why not. Its cost does not grow with the number of accounts: it looks at the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from itertools import islice
 from typing import Any
 
 import msgspec
@@ -16,23 +14,23 @@ import msgspec
 from pool_server.accounts.health.probing import cooling, last_resort
 from pool_server.accounts.health.state import AccountHealth
 from pool_server.accounts.selection.candidates import Need, Placement
+from pool_server.accounts.selection.explain import LISTED, WAY_COST, add, count, listing, open_to, otherwise, some
 from pool_server.accounts.selection.index import Cohort, SelectionIndex, Shortlist, Suitability
 from pool_server.accounts.selection.score import API_KEY, DRAINING, UNREACHABLE, Candidate, Key
 from pool_server.accounts.selection.warmth import Warmth, WeighedMove
 from pool_server.core.enums import ChoiceReason, Dialect, Operation, Provider, Refusal, Strategy
+from pool_server.dialects.translation import UpstreamKind
 
-SHORTLIST = 8  # eligible accounts looked at in each queue, beside those already tried
-LISTED = 20  # candidates a decision names; the others are counted
 LAST_RESORTS = 32  # cooling accounts looked at when nobody is ready
 BORROW_S = 600.0  # a pin outlives a cooldown of its account up to so long; a longer one would outlive the cache
-NEVER_RETURN = frozenset({Refusal.MODEL_NOT_SERVED, Refusal.PLAN_UNFIT, Refusal.NOT_SHARED})
+NEVER_RETURN = frozenset({Refusal.MODEL_NOT_SERVED, Refusal.PLAN_UNFIT, Refusal.NOT_SHARED, Refusal.NOT_CARRIED})
 
 
 class SelectionRequest(msgspec.Struct):
     """What an exchange asks for. `hard` are ids only one account can serve, `session` the conversation to pin by.
 
     `exclude` are the accounts that failed in this exchange; `forced` is an account id (X-Pool-Account); `holder` is the
-    account that holds what the request names, "" when any may serve it.
+    account that holds what the request names, "" when any may serve it; it cannot be translated into what is `unable`.
     """
 
     providers: tuple[Provider, ...]
@@ -47,6 +45,7 @@ class SelectionRequest(msgspec.Struct):
     websocket: bool = False
     holder: str = ""
     own_dialect: bool = False
+    unable: frozenset[UpstreamKind] = frozenset()
 
 
 class Affinity(msgspec.Struct, frozen=True):
@@ -130,6 +129,7 @@ class _Choice:
         "affinity",
         "doubted",
         "explain",
+        "far",
         "index",
         "later",
         "move",
@@ -154,18 +154,21 @@ class _Choice:
         self.shortlists: dict[Cohort, Shortlist] = {}
         self.later: list[Cohort] = []  # they serve it in another dialect: asked when the client's own gives nobody
         self.doubted: list[Cohort] = []  # nothing says that their vendor has the model: asked last
+        self.far: dict[Cohort, Suitability] = {}  # what was taken in of these, behind all others
         guesses: dict[Cohort, Shortlist] = {}
         for cohort in index.cohorts(request.providers):
             if cohort.bounded and request.forced is None and not index.shared(cohort, request.user, now):
-                _add(self.refused, Refusal.NOT_SHARED, len(cohort.members))
+                add(self.refused, Refusal.NOT_SHARED, len(cohort.members))
                 continue
             if (unfit := index.unfit(cohort, self.need)) is not None:
-                _add(self.refused, unfit, len(cohort.members))
+                add(self.refused, unfit, len(cohort.members))
             elif (way := index.way(cohort, self.need)) is not Suitability.OWN:
                 (self.later if way is Suitability.TRANSLATED else self.doubted).append(cohort)
             else:
                 kind = guesses if request.dialect in cohort.guessed else self.shortlists
                 kind[cohort] = index.shortlist(cohort, self.need, now)
+        if request.unable:
+            self._leave_out(request.unable)
         told = request.forced is not None or affinity.hard is not None
         if not self.shortlists and not self.later:
             self._widen()
@@ -176,6 +179,12 @@ class _Choice:
         while self.doubted and (told or not self.shortlists or self._pinned_in(self.doubted)):
             self._widen()
 
+    def _leave_out(self, unable: frozenset[UpstreamKind]) -> None:
+        """Whom the request cannot be translated for."""
+        for cohort in [one for one in (*self.later, *self.doubted) if self.index.target(one, self.need) in unable]:
+            (self.later if cohort in self.later else self.doubted).remove(cohort)
+            add(self.refused, Refusal.NOT_CARRIED, len(cohort.members))
+
     def _pinned_in(self, cohorts: list[Cohort]) -> bool:
         """Does the conversation live on an account of these?"""
         return bool(cohorts) and self.index.home_of(self.affinity.pinned or self.index.locked) in cohorts
@@ -183,7 +192,9 @@ class _Choice:
     def _widen(self) -> None:
         """Takes in the accounts that serve this in another dialect, then those that may not have the model."""
         more, self.later, self.doubted = self.later or self.doubted, [], self.doubted if self.later else []
-        self.shortlists.update((cohort, self.index.shortlist(cohort, self.need, self.now)) for cohort in more)
+        for cohort in more:
+            self.shortlists[cohort] = self.index.shortlist(cohort, self.need, self.now)
+            self.far[cohort] = self.index.way(cohort, self.need)
 
     def decide(self) -> Decision:
         request = self.request
@@ -223,11 +234,7 @@ class _Choice:
         return None if shortlist is None else shortlist.placement(account_id)
 
     def _open(self, placement: Placement) -> bool:
-        """May this placement's account serve this user now?"""
-        if placement.candidate.score is None:
-            return False
-        refusal = placement.candidate.refusal
-        return refusal is None or (refusal is Refusal.RESERVED and placement.account.owner == self.request.user)
+        return open_to(placement, self.request.user)
 
     def _unreachable(self, account_id: str) -> bool:
         """Is the way to the account's provider set aside?"""
@@ -253,7 +260,7 @@ class _Choice:
         if other is None or other.candidate.score is None or not _may_replace(other, found):
             return True
         assert candidate.score is not None
-        gain = other.candidate.score - candidate.score
+        gain = other.candidate.score - self._late(other.account.id) - candidate.score + self._late(pinned)
         price, tokens = warmth.price(self.now), warmth.again(self.now)
         self.move = WeighedMove(pinned, other.account.id, price, tokens, gain)
         return not self.move.pays
@@ -291,7 +298,12 @@ class _Choice:
         """The account whose key is the least of all that are open to this."""
         request = self.request
         least: Key | None = None
-        for shortlist in self.shortlists.values():
+        before: Suitability | None = None
+        for cohort, shortlist in self.shortlists.items():
+            if self.far and (way := self.far.get(cohort)) is not before:
+                if least is not None:
+                    break
+                before = way
             queue = shortlist.queue
             head = self._head(queue.ready, shortlist)
             if head is not None and (least is None or head < least):
@@ -308,13 +320,16 @@ class _Choice:
 
     def _own(self) -> str | None:
         """The best account of whoever asks, while one of theirs has headroom."""
-        least: Key | None = None
+        found: list[tuple[float, Key]] = []
         for account_id in self.index.owned[self.request.user]:
             placement = self._placement(account_id) if account_id not in self.request.exclude else None
             if placement is not None and placement.candidate.tier < DRAINING and self._open(placement):
-                key = self.index.rank(placement.account, placement.candidate)
-                least = key if least is None or key < least else least
-        return None if least is None else least[-1]
+                found.append((self._late(account_id), self.index.rank(placement.account, placement.candidate)))
+        return min(found)[1][-1] if found else None
+
+    def _late(self, account_id: str) -> float:
+        """What the way to it takes from an account's score."""
+        return WAY_COST[self.far.get(self.index.cohort_of(account_id), Suitability.OWN)]
 
     def _head(self, order: list[Key], shortlist: Shortlist) -> Key | None:
         """The least key of an account that was not tried yet and is not judged apart."""
@@ -350,14 +365,14 @@ class _Choice:
         total = sum(len(cohort.members) for cohort in self.shortlists)
         placement = self._placement(account_id)
         refused = dict(self.refused)
-        _add(refused, others, total - (placement is not None))
+        add(refused, others, total - (placement is not None))
         decision = Decision(None, None, self.index.strategy, [], pinned=self.affinity.pinned)
         if placement is None:
             if account_id in self.index.accounts:
                 decision.candidates.append(Candidate(account_id, self._unfit(account_id)))
-            decision.refused = _some(refused)
+            decision.refused = some(refused)
             return decision
-        candidate = placement.candidate
+        candidate = otherwise(placement.candidate, self.far.get(self.index.cohort_of(account_id)))
         if account_id in self.request.exclude:
             candidate = Candidate(account_id, Refusal.TRIED)
         elif placement.candidate.score is not None and (reason is ChoiceReason.FORCED or self._open(placement)):
@@ -369,10 +384,10 @@ class _Choice:
         elif reason is ChoiceReason.FORCED and last_resort(placement.account.health, self._scopes(placement), self.now):
             decision.account, decision.reason, decision.probe = account_id, reason, True
         if candidate.refusal is not None:
-            _add(refused, candidate.refusal, 1)
+            add(refused, candidate.refusal, 1)
             decision.retry_at = candidate.until if candidate.refusal not in NEVER_RETURN else None
         decision.candidates.append(candidate)
-        decision.refused = _some(refused)
+        decision.refused = some(refused)
         return decision
 
     def _scopes(self, placement: Placement) -> tuple[str, ...]:
@@ -384,10 +399,13 @@ class _Choice:
             return Refusal.PROVIDER
         if not self.index.shared(cohort, self.request.user, self.now):
             return Refusal.NOT_SHARED
-        return self.index.unfit(cohort, self.need) or Refusal.PROVIDER
+        unfit = self.index.unfit(cohort, self.need)
+        return unfit or (Refusal.NOT_CARRIED if self.request.unable else Refusal.PROVIDER)
 
     def _translated(self, account_id: str) -> bool:
-        return self.index.way(self.index.cohort_of(account_id), self.need) is Suitability.TRANSLATED
+        cohort = self.index.cohort_of(account_id)
+        way = self.index.way(cohort, self.need)
+        return way is not Suitability.OWN and self.index.target(cohort, self.need) is not None
 
     def _won(self, account_id: str, reason: ChoiceReason) -> Decision:
         if self.explain:
@@ -418,60 +436,15 @@ class _Choice:
         winner = self._placement(account_id) if account_id is not None else None
         drains = winner is None or winner.candidate.score is None or winner.candidate.tier >= DRAINING
         if winner is not None:
-            listed.append(winner.candidate)
-        for shortlist in self.shortlists.values():
-            self._list(shortlist, account_id, drains, listed, others)
-            eligible += self._count(shortlist, refused)
+            listed.append(otherwise(winner.candidate, self.far.get(self.index.cohort_of(winner.account.id))))
+        request = self.request
+        for cohort, shortlist in self.shortlists.items():
+            listing(shortlist, self.far.get(cohort), account_id, drains, request.exclude, listed, others)
+            eligible += count(shortlist, request.user, request.exclude, refused)
         return Decision(
             account_id, reason, self.index.strategy, (listed + others)[:LISTED],
-            eligible=eligible, refused=_some(refused), pinned=self.affinity.pinned,
+            eligible=eligible, refused=some(refused), pinned=self.affinity.pinned,
         )  # fmt: skip
-
-    def _list(
-        self, shortlist: Shortlist, winner: str | None, drains: bool, listed: list[Candidate], others: list[Candidate]
-    ) -> None:
-        queue, apart, exclude = shortlist.queue, shortlist.apart, self.request.exclude
-        placements = queue.placements
-        for key in queue.ready[: SHORTLIST + len(exclude)]:
-            account_id = key[-1]
-            if account_id == winner or account_id in apart:
-                continue
-            candidate = placements[account_id].candidate
-            if account_id in exclude:
-                others.append(Candidate(account_id, Refusal.TRIED))
-            elif key[0] == DRAINING and not drains:
-                others.append(Candidate(account_id, Refusal.DRAINING, None, candidate.score, candidate.terms))
-            else:
-                listed.append(candidate)
-        if apart:
-            others += [c.candidate for i, c in apart.items() if i != winner]
-        if queue.cooling:
-            others += [placements[key[-1]].candidate for key in queue.cooling[:SHORTLIST] if key[-1] != winner]
-        for reserved in queue.reserved.values():
-            others += [placements[key[-1]].candidate for key in reserved[:2] if key[-1] != winner]
-        if queue.stopped:
-            others += [placements[account_id].candidate for account_id in islice(queue.stopped, SHORTLIST)]
-
-    def _count(self, shortlist: Shortlist, refused: dict[Refusal, int]) -> int:
-        """Add the queue's refusals; returns how many of its accounts are eligible."""
-        queue, request = shortlist.queue, self.request
-        for refusal, n in queue.refused.items():
-            _add(refused, refusal, n)
-        eligible = len(queue.ready)
-        if request.user in queue.reserved:
-            eligible += len(queue.reserved[request.user])
-            _add(refused, Refusal.RESERVED, -len(queue.reserved[request.user]))
-        for account_id, placement in shortlist.apart.items():
-            base = queue.placements[account_id].candidate.refusal
-            if placement.candidate.refusal is not None and base is None:
-                _add(refused, placement.candidate.refusal, 1)
-                eligible -= 1
-        for account_id in request.exclude:
-            placement_tried = shortlist.placement(account_id)
-            if placement_tried is not None and self._open(placement_tried):
-                _add(refused, Refusal.TRIED, 1)
-                eligible -= 1
-        return eligible
 
 
 def _may_replace(other: Placement, pinned: Placement) -> bool:
@@ -480,12 +453,3 @@ def _may_replace(other: Placement, pinned: Placement) -> bool:
     here, there, score = pinned.account, other.account, other.candidate.score
     in_order = there.options.priority <= here.options.priority and other.candidate.tier <= pinned.candidate.tier
     return score is not None and score >= 0.0 and in_order and there.provider is here.provider
-
-
-def _add(refused: dict[Refusal, int], refusal: Refusal, n: int) -> None:
-    refused[refusal] = refused.get(refusal, 0) + n
-
-
-def _some(refused: Mapping[Refusal, int]) -> dict[Refusal, int]:
-    """The refusals that concern anybody."""
-    return {refusal: n for refusal, n in refused.items() if n > 0}

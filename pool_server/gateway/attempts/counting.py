@@ -8,8 +8,10 @@ from typing import NamedTuple
 
 from pool_server import dialects
 from pool_server.core.enums import Operation, Outcome
-from pool_server.core.models import Usage
-from pool_server.ledger import JobState, PriceFacts
+from pool_server.core.models import Peek, Usage
+from pool_server.ledger import JobState, Ledger, PriceFacts
+
+OUTPUT_CAP = 16_000  # a maximum is a bound, not a plan: reserve no more than this
 
 
 class CallFacts(NamedTuple):
@@ -82,6 +84,20 @@ def _beyond(told: Usage, reserved: Usage | None) -> Usage:
         left -= taken
         setattr(more, name, used - taken)
     return more
+
+
+def expected(
+    ledger: Ledger, peek: Peek, request_bytes: int, batch: Mapping[str, tuple[int, int]]
+) -> tuple[int, float | None]:
+    """Tokens and US dollars (None: no price is known) that a request may use; `batch` are the tokens of prompts and of
+    answers of one that has a model for each of its own requests."""
+    price = ledger.estimate
+    if not batch:
+        prompt = request_bytes // dialects.BYTES_A_TOKEN
+        output = min(peek.max_output or dialects.REQUEST_OUTPUT, OUTPUT_CAP)
+        return prompt + output, price(peek.model, prompt, output)
+    known = [cost for model, tokens in batch.items() if (cost := price(model, *tokens)) is not None]
+    return sum(map(sum, batch.values())), sum(known) if known else None
 
 
 def price_facts(at: float, url: str, served: dialects.Served, tier: str, answered: str) -> PriceFacts:

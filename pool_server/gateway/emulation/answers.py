@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from fnmatch import fnmatchcase
 from urllib.parse import parse_qs, unquote
 
 from pool_server import dialects
@@ -19,13 +18,13 @@ from pool_server.core.models import ClientError, Send
 from pool_server.core.settings import Settings
 from pool_server.dialects import ModelInfo, ModelsShape
 from pool_server.gateway.emulation import claude, codex, google
-from pool_server.gateway.emulation.callable_models import Asker
+from pool_server.gateway.emulation.callable_models import Asker, with_aliases
 from pool_server.gateway.emulation.catalogue import Catalogue
 from pool_server.gateway.emulation.not_found import no_such_model, not_served
 from pool_server.gateway.emulation.quota_windows import QuotaWindow, own, pooled, tightest
 from pool_server.gateway.emulation.types import LocalAnswer, LocalRequest, answer, empty
 from pool_server.ledger import Ledger
-from pool_server.users import Principal, Users
+from pool_server.users import Principal, Users, model_allowed
 
 __all__ = ["LocalAnswer", "LocalAnswers", "LocalRequest"]
 
@@ -146,16 +145,16 @@ class LocalAnswers:
         if not version:  # another client than the CLI, at its base URL
             return self._list(request, ModelsShape.OPENAI, await self._served(request, (Provider.CODEX,)))
         models, etag = await self.catalogue.codex(version)
-        own, others = self._allowed(request.principal, models), []
+        others: list[ModelInfo] = []
         if request.forced is None and (models or not self.catalogue.codex_signed_in()):
             known = {model.id for model in models}
-            served = await self._served(request, shape=ModelsShape.CODEX)
+            asker = Asker(_SPOKEN[ModelsShape.CODEX], self._settings.models.translate)
+            served = await self.catalogue.models(tuple(Provider), asker, plans=False)
             others = [model for model in served if model.id not in known and dialects.converses(model.id)]
+        listed = self._allowed(request.principal, [*models, *others])
         # Nobody could say: of an empty list the CLI uses the one it brings along; a 404 it would show as an error. The
         # vendor's ETag, which its answers repeat, does not tell what else is in the list: no 304 for it then.
-        return self._list(
-            request, ModelsShape.CODEX, [*own, *others], etag, changes=bool(others) or len(own) < len(models)
-        )
+        return self._list(request, ModelsShape.CODEX, listed, etag, changes=listed != models)
 
     async def _models(self, request: LocalRequest) -> LocalAnswer:
         shape = self._shape(request)
@@ -189,26 +188,24 @@ class LocalAnswers:
             return LocalAnswer(304, [("ETag", etag)])
         return LocalAnswer(200, [("Content-Type", "application/json"), ("ETag", etag)], body)
 
-    async def _served(
-        self, request: LocalRequest, providers: Sequence[Provider] = (), shape: ModelsShape | None = None
-    ) -> list[ModelInfo]:
+    async def _served(self, request: LocalRequest, providers: Sequence[Provider] = ()) -> list[ModelInfo]:
         asked = providers or ([request.forced] if request.forced is not None else list(Provider))
         strict = request.forced is None and not providers
-        asker = Asker(_SPOKEN[shape or self._shape(request)], self._settings.models.translate, strict)
-        plans = shape is not ModelsShape.CODEX
-        return self._allowed(request.principal, await self.catalogue.models(asked, asker, plans=plans))
+        asker = Asker(_SPOKEN[self._shape(request)], self._settings.models.translate, strict)
+        return self._allowed(request.principal, await self.catalogue.models(asked, asker))
 
     def _allowed(self, principal: Principal | None, models: list[ModelInfo]) -> list[ModelInfo]:
-        """The models the limits of the user, and of their key, let them use."""
+        """The models by the names they are called by here, as far as the limits of the user, and of their key, let them
+        be used: both the name asked for and the model that serves."""
+        aliases = self._settings.models.aliases
         if principal is None or principal.local:
-            return models
-        for limits in self._users.limits.allowed(principal.user, principal.key):
-            if limits.providers is not None:
-                models = [one for one in models if one.owner in limits.providers]
-            if limits.models is not None:
-                patterns = [pattern.lower() for pattern in limits.models]
-                models = [one for one in models if any(fnmatchcase(one.id.lower(), pattern) for pattern in patterns)]
-        return models
+            return with_aliases(models, aliases)
+        held_to = self._users.limits.allowed(principal.user, principal.key)
+        for limits in held_to:
+            models = [one for one in models if limits.providers is None or one.owner in limits.providers]
+            models = [one for one in models if model_allowed(limits, one.id)]
+        named = with_aliases(models, aliases)
+        return [one for one in named if all(model_allowed(limits, one.id) for limits in held_to)]
 
     # ------------------------------------------------------------ headroom
 

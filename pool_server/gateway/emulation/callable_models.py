@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
 from pool_server.accounts import serves_natively, upstream_kind
 from pool_server.core.enums import Dialect, Operation
-from pool_server.dialects import ModelInfo
+from pool_server.dialects import ModelInfo, ModelsShape
 from pool_server.providers import Credential, family_of, provider_module
 
 _ASKED_WITH = {
@@ -17,6 +17,15 @@ _ASKED_WITH = {
     Dialect.CHAT: Operation.CHAT,
     Dialect.GEMINI: Operation.GENERATE,
     Dialect.CODE_ASSIST: Operation.GENERATE,
+}
+
+
+# The fields by which an entry names its model, with what stands before the name there.
+_NAMES: dict[ModelsShape, dict[str, str]] = {
+    ModelsShape.OPENAI: {"id": ""},
+    ModelsShape.ANTHROPIC: {"id": "", "display_name": ""},
+    ModelsShape.GEMINI: {"name": "models/", "displayName": ""},
+    ModelsShape.CODEX: {"slug": "", "display_name": ""},
 }
 
 
@@ -60,3 +69,27 @@ def once_each(models: Iterable[ModelInfo]) -> list[ModelInfo]:
         if known.translated and not model.translated:
             unique[model.id] = msgspec.structs.replace(known, translated=False, family=model.family)
     return list(unique.values())
+
+
+def with_aliases(models: Iterable[ModelInfo], aliases: Mapping[str, str]) -> list[ModelInfo]:
+    """The list as clients call it: an alias stands for the model it leads to, where that is served, and takes the place
+    of a model of its own name, which nobody reaches here."""
+    if not aliases:
+        return list(models)
+    served = {model.id: model for model in models}
+    found = [model for model in served.values() if model.id not in aliases]
+    for name, target in aliases.items():
+        if (model := served.get(target)) is not None:
+            found.append(msgspec.structs.replace(model, id=name, name=name, entries=_renamed(model.entries, name)))
+    return found
+
+
+def _renamed(entries: Mapping[ModelsShape, msgspec.Raw], name: str) -> dict[ModelsShape, msgspec.Raw]:
+    """A vendor's entries under another name; the fields that name a model are its clients' to choose by."""
+    renamed = {}
+    for shape, raw in entries.items():
+        entry = msgspec.json.decode(raw)
+        for field, said in _NAMES[shape].items():
+            entry[field] = said + name
+        renamed[shape] = msgspec.Raw(msgspec.json.encode(entry))
+    return renamed

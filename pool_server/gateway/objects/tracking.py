@@ -17,6 +17,19 @@ from pool_server.ledger import job_key
 from pool_server.users import LimitStanding, Principal
 
 _MODEL_CALLS = frozenset({Operation.RESPONSES, Operation.MESSAGES, Operation.CHAT})
+# What the body of a call can be about, where that is not everything. A name of any other kind is one of a field that
+# the call's API has not: whoever answers need not have read it, so that it leads to no account and proves none.
+_KNOWN: dict[Operation, frozenset[ObjectKind]] = {
+    Operation.CHAT: frozenset({ObjectKind.FILE, ObjectKind.VOICE}),
+    Operation.MESSAGES: frozenset({ObjectKind.FILE, ObjectKind.CONTAINER, ObjectKind.SKILL}),
+    Operation.COUNT_TOKENS: frozenset({ObjectKind.FILE, ObjectKind.CONTAINER, ObjectKind.SKILL, ObjectKind.CACHE}),
+    Operation.COMPLETIONS: frozenset(),
+    Operation.EMBEDDINGS: frozenset({ObjectKind.FILE}),
+    Operation.MODERATIONS: frozenset(),
+    Operation.RERANK: frozenset(),
+    Operation.IMAGES: frozenset({ObjectKind.FILE}),
+    Operation.AUDIO: frozenset({ObjectKind.VOICE}),
+}
 
 
 class Tracking:
@@ -57,7 +70,13 @@ class Tracking:
         self._stored, self._most, self.expected = peek.stored, peek.batch, peek.batch_expected
         wanted = [one for one in self._named(peek) if one not in skip]
         if wanted and not forced:
-            self._claim = self._access.claim(self._principal, self._route.family, wanted, tuple(providers))
+            providers = tuple(providers)
+            about = [one for one in wanted if self._is_about(one)]
+            self._claim = self._access.claim(self._principal, self._route.family, about, providers)
+            for one in () if self._claim.error or len(about) == len(wanted) else wanted:
+                if one not in about:  # it leads nowhere, and may be nobody else's all the same
+                    found = self._access.claim(self._principal, self._route.family, (one,), providers)
+                    self._claim.error = self._claim.error or found.error
             if self._route.makes is ObjectKind.BATCH and self._route.family is ApiFamily.OPENAI:
                 self._add_files()
         return self._claim.error
@@ -67,6 +86,10 @@ class Tracking:
         if self.upload is not None and not self.upload.started:
             named.append((ObjectKind.UPLOAD, self.upload.ticket))
         return named
+
+    def _is_about(self, reference: Reference) -> bool:
+        known = _KNOWN.get(self._route.operation)
+        return known is None or reference[0] in known or reference in self._route.ids
 
     async def look_up(self, peek: Peek) -> None:
         """See to it that `claim` knows whose the things are that a call names. Never raises."""

@@ -153,14 +153,16 @@ def checked_groups(given: Any) -> list[str]:
         raise bad_value(str(wrong)) from None
 
 
-def forbidden(limits: Limits, key: KeyFacts | None, provider: str, model: str) -> Denied | None:
-    """Why somebody with these limits, and this key, may not use this provider or model; "" = not known."""
+def forbidden(limits: Limits, key: KeyFacts | None, provider: str, models: tuple[str, ...]) -> Denied | None:
+    """Why somebody with these limits, and this key, may not use this provider or one of these models; "" = not
+    known."""
     for caps in (limits, key.limits) if key is not None else (limits,):
         whose = "your access" if caps is limits or key is None else f"your key “{key.label}”"
         if provider and not provider_allowed(caps, provider):
             return Denied(Denial.PROVIDER, f"{whose} does not include {provider}", 403)
-        if not model_allowed(caps, model):
-            return Denied(Denial.MODEL, f"{whose} does not include the model {model}", 403)
+        for model in models if caps.models is not None else ():
+            if not model_allowed(caps, model):
+                return Denied(Denial.MODEL, f"{whose} does not include the model {model}", 403)
     return None
 
 

@@ -33,23 +33,24 @@ class Limited(Protocol):
 
 
 class Demand(TypedDict):
-    """What a request asks for: its provider and model ("" = not known), an honest estimate of all tokens of the
-    exchange and of its price in US dollars (None = not known), and the provider's headroom in percent (None = not
-    known) or what tells it."""
+    """What a request asks for: its provider and model ("" = not known), the name the model was asked for by, an honest
+    estimate of all tokens of the exchange and of its price in US dollars (None = not known), and the provider's
+    headroom in percent (None = not known) or what tells it."""
 
     provider: str
     model: str
+    asked: NotRequired[str]
     tokens: int
     cost: float | None
     headroom: NotRequired[Headroom]
 
 
 # The user and the key behind a caller, or what is in the way other than their counters.
-Facts = Callable[[Principal, str, str, Headroom], tuple[Limited, CountedKey | None] | Denied]
+Facts = Callable[[Principal, str, tuple[str, ...], Headroom], tuple[Limited, CountedKey | None] | Denied]
 
 
 class Admission:
-    """`facts` tells who asks for what (provider, model, headroom); `wait_s` how long somebody may wait for a turn;
+    """`facts` tells who asks for what (provider, models, headroom); `wait_s` how long somebody may wait for a turn;
     `unread` words a store that cannot be read; `look` takes in what changed elsewhere."""
 
     def __init__(
@@ -76,7 +77,7 @@ class Admission:
         if principal.local:
             return Reservation(principal.user, asked["provider"], counted=False)
         assert isinstance(self.port, Reservations), "several machines are asked, which takes a moment"
-        found = self._facts(principal, asked["provider"], asked["model"], asked.get("headroom"))
+        found = self._facts(principal, asked["provider"], _models(asked), asked.get("headroom"))
         if isinstance(found, Denied):
             return found
         view, key = found
@@ -87,7 +88,7 @@ class Admission:
         into: their access has ended, or a limit is used up that does not free in a moment."""
         if principal.local:
             return None
-        found = self._facts(principal, provider, "", None)
+        found = self._facts(principal, provider, (), None)
         if isinstance(found, Denied):
             return found
         view, key = found
@@ -103,13 +104,13 @@ class Admission:
         Only who is stopped by fair share, or by what their own running requests hold, waits; a used-up limit is
         told at once.
         """
-        provider, model, headroom = asked["provider"], asked["model"], asked.get("headroom")
+        provider, models, headroom = asked["provider"], _models(asked), asked.get("headroom")
         tokens, cost = asked["tokens"], asked["cost"]
         if principal.local:
             return Reservation(principal.user, provider, counted=False)
         deadline = 0.0
         while True:
-            found = self._facts(principal, provider, model, headroom)
+            found = self._facts(principal, provider, models, headroom)
             answer = found if isinstance(found, Denied) else await self._reserved(*found, provider, tokens, cost)
             if answer is None:
                 await self._look()
@@ -160,3 +161,9 @@ class Admission:
         """Somebody's request ended: who waits looks again."""
         self._freed.set()
         self._freed = asyncio.Event()
+
+
+def _models(demand: Demand) -> tuple[str, ...]:
+    """The names that limits must let in: the model that serves, and what it was asked for by."""
+    served, asked = demand["model"], demand.get("asked", "")
+    return (served,) if asked in ("", served) else (asked, served)
