@@ -32,6 +32,7 @@ from pool_server.accounts.selection.hosts import Hosts
 from pool_server.accounts.selection.select import Decision, SelectionRequest, select
 from pool_server.accounts.selection.wait_queue import WaitQueue
 from pool_server.accounts.selection.warmth import WarmthMemory
+from pool_server.accounts.sign_in.records import EmbeddedSignIns, SignInStore
 from pool_server.accounts.sign_in.service import SignIns
 from pool_server.core.enums import AccountState, FaultKind, Operation, Provider
 from pool_server.core.models import Fault, HttpRequest, Send, WindowObservation
@@ -69,12 +70,14 @@ class Accounts:
         leader: bool = True,
         ports: AccountPorts | None = None,
         pins: PinsPort | None = None,
+        sign_ins: SignInStore | None = None,
     ) -> None:
-        """`ports`: where accounts are kept; None = in the state store and the pool folder; `pins` likewise."""
+        """`ports`: where accounts are kept; None = in the state store and the pool folder; `pins` and `sign_ins`, of
+        those under way, likewise."""
         rng = rng or random.Random()
         self._clock = clock
         self._send = send
-        self._state, self._leader = state, leader
+        self._state, self._leader, self._sign_in_store = state, leader, sign_ins
         write_behind = WriteBehind(state, clock)
         ports = ports or AccountPorts(
             Replication(write_behind, many=settings.workers != 1), EmbeddedLeases(write_behind, clock),
@@ -107,8 +110,9 @@ class Accounts:
         """What the operator's pages and commands call, as `Administration` offers it."""
         background = self._background
         hand = Administration(self._registry, background.refresher, send=self._send, learn_usage=background.learn_usage)
+        kept = self._sign_in_store or EmbeddedSignIns(self._state, Path(self._registry.settings.data_dir))
         self.sign_ins = SignIns(
-            self._state, Path(self._registry.settings.data_dir), hand, settings=lambda: self._registry.settings,
+            kept, hand, settings=lambda: self._registry.settings,
             send=self._send, clock=self._clock, owner_of=self._registry.credentials.owner_of,
         )  # fmt: skip
         self.add, self.remove, self.restore, self.removed = hand.add, hand.remove, hand.restore, hand.removed

@@ -96,7 +96,9 @@ def open_services(
             ports=kept.users,
             admission=kept.admission,
         )
-        accounts = Accounts(settings, state, send=send, leader=leader, ports=kept.accounts, pins=kept.pins)
+        accounts = Accounts(
+            settings, state, send=send, leader=leader, ports=kept.accounts, pins=kept.pins, sign_ins=kept.sign_ins
+        )
         users.bookings.owns = accounts.owns
         accounts.follow_people(users.people.owner_id, users.groups.of)
         users.sign_in.keep_names(accounts.owners)

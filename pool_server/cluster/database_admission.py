@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
+from pool_server.cluster.fair_shares import FairShares
 from pool_server.cluster.node import ClusterNode
 from pool_server.cluster.node_reservations import NodeReservations, limits_sent, marks_sent, owner_of, rows_of
 from pool_server.cluster.standings import Standings
@@ -73,8 +74,8 @@ class AwayTerms(NamedTuple):
 
 
 class DatabaseAdmission(AdmissionPort):
-    """`known` tells up to which number this machine knows changes of people. `shared` is given what each request has
-    taken of a provider: provider, user, weight."""
+    """`known` tells up to which number this machine knows changes of people. `fair` counts what each request has
+    taken of a provider."""
 
     def __init__(
         self,
@@ -83,7 +84,7 @@ class DatabaseAdmission(AdmissionPort):
         clock: Callable[[], float],
         *,
         known: Callable[[], int],
-        shared: Callable[[str, str, float], None],
+        fair: FairShares,
         terms: AwayTerms,
     ) -> None:
         self.calendar = calendar
@@ -91,7 +92,7 @@ class DatabaseAdmission(AdmissionPort):
         self._clock = clock
         self._ahead = 0.0  # the database's clock, of this node's
         self._known = known
-        self._shared = shared
+        self._fair = fair
         self.terms = terms
         self._held = NodeReservations()
         self._standings = Standings(node.pool, lambda now: self.calendar.at(now))
@@ -241,7 +242,7 @@ class DatabaseAdmission(AdmissionPort):
         if cost is None and not spent and usage.total:
             spent = nano(counters.FLOOR_COST)
         self._end(reservation, usage.total, spent)
-        self._shared(reservation.provider, reservation.user, weigh(usage))
+        self._fair.count(reservation.provider, reservation.user, weigh(usage))
 
     def release(self, reservation: Reservation) -> None:
         if not reservation.done and reservation.counted:
@@ -342,6 +343,7 @@ class DatabaseAdmission(AdmissionPort):
                 await calls.settle(connection, self._node.id, span, rows_of(batch), self._marks())
                 self._held.told(span)
             await self._beat(connection)
+            await self._fair.round(connection)
         if time.monotonic() - self._swept >= SWEEP_S and self._node.connected_for() >= CONNECTED_S:
             self._swept = time.monotonic()
             await self._sweep()

@@ -18,6 +18,7 @@ from pool_server.accounts.health.state import AccountHealth
 from pool_server.accounts.selection.account import Account
 from pool_server.accounts.selection.candidates import Need
 from pool_server.accounts.selection.index import SelectionIndex
+from pool_server.accounts.sign_in.records import SignInRecords, SignInStore
 from pool_server.core.enums import (
     CredentialKind,
     Dialect,
@@ -117,7 +118,16 @@ class Line:
 class Pool:
     """A pool folder, a state store and the `Accounts` over them; `again()` is a restart."""
 
-    def __init__(self, folder: Path, files: dict[str, Any], *, line: Line | None = None, **settings: Any) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        files: dict[str, Any],
+        *,
+        line: Line | None = None,
+        sign_ins: SignInStore | None = None,
+        **settings: Any,
+    ) -> None:
+        """`sign_ins`: where those under way are kept, None = in the state store."""
         self.folder = folder / "pool"
         self.clock = Clock()
         self.line = line or Line()
@@ -126,6 +136,7 @@ class Pool:
             self.write(name, data)
         self.folder.mkdir(exist_ok=True)
         self.store = Store.open(folder / "state", tables=STATE_TABLES, durable=False)
+        self.sign_ins = sign_ins
         self.accounts = self.worker()
 
     def write(self, name: str, data: Any) -> Path:
@@ -138,6 +149,8 @@ class Pool:
         made = Accounts(
             self.settings, self.store, send=self.line, clock=self.clock, rng=random.Random(7), leader=leader
         )
+        if self.sign_ins is not None:
+            made.sign_ins.records = SignInRecords(self.sign_ins, self.clock)
         made.load()
         return made
 

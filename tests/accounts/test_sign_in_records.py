@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pool_server.accounts import Accounts, AccountSignIn, PastedCodeError, SignInBusyError, SignInStart
+from pool_server.accounts.credentials.sealing import SealKeys
 from pool_server.accounts.sign_in import records
 from pool_server.accounts.sign_in.pasted import read_code
-from pool_server.accounts.sign_in.records import Secrets, end
+from pool_server.accounts.sign_in.records import Secrets, SignInStore, end
 from pool_server.accounts.sign_in.service import CLAIM_S, PAGE_S
+from pool_server.cluster.credentials.sign_in_rows import DatabaseSignIns
 from pool_server.core import processes
 from pool_server.core.enums import Provider, SignInFlow, SignInState, SignInStep
 from pool_server.core.models import HttpAnswer, HttpRequest
 from pool_server.demo.fake_account import FakeAccount
+from pool_server.storage.postgres.thread import DatabaseThread
 from tests.accounts.kit import NOW, Line, Pool, of_a_dead_process
+from tests.cluster.conftest import database, server, template
+
+__all__ = ["database", "server", "template"]
 
 REDIRECT = "http://localhost:1455/auth/callback"
 
@@ -50,9 +57,42 @@ def vendor() -> Vendor:
     return Vendor()
 
 
-@pytest.fixture
-def pool(tmp_path: Path, vendor: Vendor) -> Pool:
-    return Pool(tmp_path, {}, line=Line(vendor))
+class Elsewhere(SignInStore):
+    """Those of a database, asked from whatever loop a test runs."""
+
+    def __init__(self, thread: DatabaseThread) -> None:
+        self._thread = thread
+        self._rows = DatabaseSignIns(thread.pool, SealKeys({"k1": b"1" * 32}))
+
+    async def get(self, ident: str) -> bytes | None:
+        return await self._thread.ask(self._rows.get(ident))
+
+    async def all(self) -> list[bytes]:
+        return await self._thread.ask(self._rows.all())
+
+    async def change(self, ident: str, work: Callable[[bytes | None], bytes | None]) -> bool:
+        return await self._thread.ask(self._rows.change(ident, work))
+
+    def seal(self, ident: str, plain: bytes) -> bytes:
+        return self._rows.seal(ident, plain)
+
+    def opened(self, ident: str, sealed: bytes) -> bytes | None:
+        return self._rows.opened(ident, sealed)
+
+    async def drop(self, ident: str) -> None:
+        await self._thread.ask(self._rows.drop(ident))
+
+
+@pytest.fixture(params=["embedded", pytest.param("postgresql", marks=pytest.mark.slow)])
+def pool(request: pytest.FixtureRequest, tmp_path: Path, vendor: Vendor) -> Iterator[Pool]:
+    if request.param == "embedded":
+        yield Pool(tmp_path, {}, line=Line(vendor))
+        return
+    thread = DatabaseThread(request.getfixturevalue("database").place(), 4)
+    try:
+        yield Pool(tmp_path, {}, line=Line(vendor), sign_ins=Elsewhere(thread))
+    finally:
+        thread.close()
 
 
 def begin(accounts: Accounts, **more: Any) -> AccountSignIn:
@@ -62,7 +102,7 @@ def begin(accounts: Accounts, **more: Any) -> AccountSignIn:
 
 
 def found(accounts: Accounts, ident: str) -> AccountSignIn:
-    record = accounts.sign_ins.get(ident)
+    record = asyncio.run(accounts.sign_ins.get(ident))
     assert record is not None
     return record
 
@@ -71,7 +111,8 @@ def address(accounts: Accounts, record: AccountSignIn) -> str:
     return f"{REDIRECT}?code=ac_0123456789&state={accounts.sign_ins.records.opened(record).state}"
 
 
-def test_nothing_of_a_sign_in_is_readable_in_the_store(pool: Pool, tmp_path: Path) -> None:
+def test_nothing_of_a_sign_in_is_readable_in_the_store(tmp_path: Path, vendor: Vendor) -> None:
+    pool = Pool(tmp_path, {}, line=Line(vendor))
     record = begin(pool.accounts)
     what = pool.accounts.sign_ins.records.opened(record)
     assert what.verifier and what.state
@@ -120,7 +161,7 @@ def test_tokens_of_a_worker_that_was_killed_are_not_lost(pool: Pool, vendor: Ven
     kept = pool.accounts.sign_ins.records
     record.step, record.claimed = SignInStep.CHECK, NOW + CLAIM_S
     kept.seal(record, Secrets(data=vendor.person.file()))
-    kept.put(record)  # and here it dies
+    asyncio.run(kept.put(record))  # and here it dies
     again = pool.again()
     asyncio.run(tended(again, found(again, record.id)))
     assert found(again, record.id).state is SignInState.WAITING, "another worker may still be at it"
@@ -136,7 +177,7 @@ def test_what_a_dead_worker_left_is_taken_up_at_once(pool: Pool, vendor: Vendor,
     kept = pool.accounts.sign_ins.records
     record.step, record.claimed, record.claimer = SignInStep.CHECK, NOW + CLAIM_S, of_a_dead_process()
     kept.seal(record, Secrets(data=vendor.person.file()))
-    kept.put(record)
+    asyncio.run(kept.put(record))
     pool.clock.now += 2 * PAGE_S if late else 0.0
     again = pool.again()
     asyncio.run(tended(again, found(again, record.id)))
@@ -150,7 +191,7 @@ def test_a_living_worker_and_one_of_another_machine_are_waited_for(pool: Pool, v
     for claimer in (processes.name(), f"{pid}.{started}.elsewher.{chance}"):
         record.step, record.claimed, record.claimer = SignInStep.CHECK, NOW + CLAIM_S, claimer
         kept.seal(record, Secrets(data=vendor.person.file()))
-        kept.put(record)
+        asyncio.run(kept.put(record))
         again = pool.again()
         asyncio.run(tended(again, found(again, record.id)))
         assert found(again, record.id).state is SignInState.WAITING
@@ -161,7 +202,7 @@ def test_two_leaders_do_not_take_up_the_same(pool: Pool, vendor: Vendor) -> None
     record = begin(pool.accounts, name="ada")
     record.step, record.claimed, record.claimer = SignInStep.CHECK, NOW + CLAIM_S, of_a_dead_process()
     pool.accounts.sign_ins.records.seal(record, Secrets(data=vendor.person.file()))
-    pool.accounts.sign_ins.records.put(record)
+    asyncio.run(pool.accounts.sign_ins.records.put(record))
     one, two = pool.again(), pool.again()
     ended: list[str] = []
     for each in (one, two):
@@ -171,8 +212,10 @@ def test_two_leaders_do_not_take_up_the_same(pool: Pool, vendor: Vendor) -> None
 
         each.sign_ins.on_end.append(hear)
 
+    seen = found(one, record.id), found(two, record.id)
+
     async def both() -> None:
-        await asyncio.gather(tended(one, found(one, record.id)), tended(two, found(two, record.id)))
+        await asyncio.gather(tended(one, seen[0]), tended(two, seen[1]))
 
     asyncio.run(both())
     assert ended == ["codex:ada"]
@@ -187,7 +230,7 @@ def test_a_sign_in_that_cannot_be_tended_stops_no_other(
     for record in under_way:
         record.step, record.claimed = SignInStep.CHECK, NOW
         sign_ins.records.seal(record, Secrets(data=vendor.person.file()))
-        sign_ins.records.put(record)
+        asyncio.run(sign_ins.records.put(record))
     opened = sign_ins.records.opened
 
     def opens(record: AccountSignIn) -> Secrets:
@@ -206,7 +249,7 @@ def test_a_sign_in_that_cannot_be_tended_stops_no_other(
 def test_a_code_that_was_sent_and_not_answered_is_not_sent_again(pool: Pool, vendor: Vendor) -> None:
     record = begin(pool.accounts)
     record.step, record.claimed = SignInStep.EXCHANGE, NOW + CLAIM_S
-    pool.accounts.sign_ins.records.put(record)
+    asyncio.run(pool.accounts.sign_ins.records.put(record))
     pool.clock.now += CLAIM_S
     again = pool.again()
     asyncio.run(tended(again, found(again, record.id)))
@@ -227,9 +270,9 @@ def test_after_its_time_nothing_is_taken(pool: Pool, vendor: Vendor) -> None:
 def test_a_line_has_half_an_hour_and_its_ticket_ends_with_it(pool: Pool) -> None:
     record = begin(pool.accounts, flow=SignInFlow.LINE)
     ticket = pool.accounts.sign_ins.records.opened(record).ticket
-    assert pool.accounts.sign_ins.by_ticket(ticket) is not None
+    assert asyncio.run(pool.accounts.sign_ins.by_ticket(ticket)) is not None
     pool.clock.now += 1800.0
-    assert pool.accounts.sign_ins.by_ticket(ticket) is None
+    assert asyncio.run(pool.accounts.sign_ins.by_ticket(ticket)) is None
 
 
 @given(st.text(max_size=400))

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pool_server.accounts import STATE_TABLES, Accounts
+from pool_server.accounts.credentials.sealing import environment_keys
 from pool_server.app.composition.ports import account_ports
+from pool_server.cluster.credentials.sign_in_rows import DatabaseSignIns
 from pool_server.cluster.node import ClusterNode
 from pool_server.core.models import HttpAnswer, HttpRequest
 from pool_server.core.settings import Settings, UsagePolling
@@ -70,7 +72,13 @@ async def machine(
     await node.start()
     store = Store.open(folder / "state", tables=STATE_TABLES, durable=False)
     accounts = Accounts(
-        settings, store, send=send, clock=clock or Clock(NOW), ports=account_ports(node, settings), leader=True
+        settings,
+        store,
+        send=send,
+        clock=clock or Clock(NOW),
+        ports=account_ports(node, settings),
+        leader=True,
+        sign_ins=DatabaseSignIns(node.pool, environment_keys()),
     )
     node.on_feed["credentials"].append(accounts.follow_credentials)
     try:

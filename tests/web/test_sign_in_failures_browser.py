@@ -133,7 +133,7 @@ def test_its_time_ends_under_the_eyes(
         record.deadline = record.created - 1
         return True
 
-    pool.server.accounts.sign_ins.records.change(made["id"], over)
+    pool.call(pool.server.accounts.sign_ins.records.change(made["id"], over))
     wait(chrome, lambda d: "The time is over" in text(d))
     assert paste(pool, made, "ac_0-late-0123456789")[0] in (409, 422)
     assert "/oauth/token" not in [path for path, _ in vendor.calls] and quiet(chrome)

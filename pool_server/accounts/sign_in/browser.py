@@ -76,21 +76,31 @@ async def exchange(
 
 
 async def poll(at: SignInHost, record: AccountSignIn) -> None:
-    """Ask once whether the person has typed the code, and go on when they have."""
+    """Ask once whether the person has typed the code, and go on when they have. Of several machines one asks at a
+    time."""
+    if await at.records.change(record.id, lambda found: _asked(found, at.now)) is None:
+        return
     what = at.records.opened(record)
     answer = await _ask(at, record, vendor.poll_request(at.settings(), what.device_id, what.user_code))
     try:
         grant = vendor.polled(answer)
     except SignInRefusedError as failed:
         code, said = failed.code, lazy_of(failed)
-        at.records.change(record.id, lambda found: _no_answer(found, at.now, code, said))
+        await at.records.change(record.id, lambda found: _no_answer(found, at.now, code, said))
         return
     if grant is None:
-        at.records.change(record.id, lambda found: _later(found, at.now))
+        await at.records.change(record.id, lambda found: _later(found, at.now))
         return
-    claimed = at.records.change(record.id, lambda found: _claimed(found, at.worker, at.now + CALL_S * 4))
+    claimed = await at.records.change(record.id, lambda found: _claimed(found, at.worker, at.now + CALL_S * 4))
     if claimed is not None:
         await at.exchange(claimed, grant.code, msgspec.structs.replace(what, verifier=grant.verifier))
+
+
+def _asked(record: AccountSignIn, now: float) -> bool:
+    if not record.open or record.step is not SignInStep.CODE or now < record.poll_at:
+        return False
+    record.poll_at = now + record.interval
+    return True
 
 
 def _later(record: AccountSignIn, now: float) -> bool:

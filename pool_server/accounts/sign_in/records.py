@@ -6,7 +6,7 @@ import hashlib
 import secrets
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
@@ -97,83 +97,67 @@ class Secrets(msgspec.Struct):
     data: dict[str, Any] = {}
 
 
-class SignInRecords:
-    """Sign-ins by id. Several processes may have the store open. Methods raise StoreError."""
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(AccountSignIn).decode
 
-    def __init__(self, store: Store, folder: Path, clock: Callable[[], float]) -> None:
+
+class SignInStore(Protocol):
+    """Where sign-ins are kept, packed, by their ids; several processes or machines may share it. Methods raise
+    StoreError."""
+
+    async def get(self, ident: str) -> bytes | None: ...
+    async def all(self) -> list[bytes]: ...
+
+    async def change(self, ident: str, work: Callable[[bytes | None], bytes | None]) -> bool:
+        """Puts what `work` makes of what is there (None: nothing), all at one moment; it may be asked again. False
+        where it makes nothing."""
+
+    async def drop(self, ident: str) -> None: ...
+
+    def seal(self, ident: str, plain: bytes) -> bytes: ...
+
+    def opened(self, ident: str, sealed: bytes) -> bytes | None:
+        """What was sealed for this id; None where it cannot be read."""
+
+
+class EmbeddedSignIns(SignInStore):
+    """In this machine's store, sealed under a key of the data folder."""
+
+    def __init__(self, store: Store, folder: Path) -> None:
         self._store = store
         self._folder = folder
-        self._clock = clock
         self._cipher: AESGCM | None = None
 
-    def get(self, ident: str) -> AccountSignIn | None:
-        """The record as it is now; one whose time is over is expired."""
-        raw = self._store.get(TABLE, ident.encode()[:200])
-        return self._aged(msgspec.msgpack.decode(raw, type=AccountSignIn)) if raw is not None else None
+    async def get(self, ident: str) -> bytes | None:
+        return self._store.get(TABLE, ident.encode()[:200])
 
-    def all(self) -> list[AccountSignIn]:
+    async def all(self) -> list[bytes]:
         with self._store.read() as txn:
-            found = [msgspec.msgpack.decode(raw, type=AccountSignIn) for _, raw in txn.scan(TABLE)]
-        return [self._aged(record) for record in found]
+            return [raw for _, raw in txn.scan(TABLE)]
 
-    def by_ticket(self, ticket: str) -> AccountSignIn | None:
-        """The open sign-in of a ticket."""
-        mark = ticket_mark(ticket)
-        return next((one for one in self.all() if one.open and one.ticket and one.ticket == mark), None)
+    async def change(self, ident: str, work: Callable[[bytes | None], bytes | None]) -> bool:
+        def write(txn: Txn) -> bool:
+            made = work(txn.get(TABLE, ident.encode()))
+            if made is not None:
+                txn.put(TABLE, ident.encode(), made)
+            return made is not None
 
-    def put(self, record: AccountSignIn) -> None:
-        raw = msgspec.msgpack.encode(record)
-        self._store.write(lambda txn: txn.put(TABLE, record.id.encode(), raw))
+        return self._store.write(write)
 
-    def drop(self, ident: str) -> None:
+    async def drop(self, ident: str) -> None:
         self._store.write(lambda txn: txn.delete(TABLE, ident.encode()))
 
-    def change(self, ident: str, change: Callable[[AccountSignIn], bool]) -> AccountSignIn | None:
-        """Change a record in one transaction; `change` says whether it did. None: it is gone, or it did not."""
-
-        def work(txn: Txn) -> AccountSignIn | None:
-            raw = txn.get(TABLE, ident.encode())
-            if raw is None:
-                return None
-            record = self._aged(msgspec.msgpack.decode(raw, type=AccountSignIn))
-            if not change(record):
-                return None
-            txn.put(TABLE, ident.encode(), msgspec.msgpack.encode(record))
-            return record
-
-        return self._store.write(work)
-
-    def sweep(self) -> None:
-        """Forget what ended long ago."""
-        old = self._clock() - KEPT_S
-        for record in self.all():
-            if not record.open and record.deadline < old:
-                self.drop(record.id)
-
-    def _aged(self, record: AccountSignIn) -> AccountSignIn:
-        now = self._clock()
-        if record.open and not record.at_work and now >= record.deadline:
-            end(record, SignInState.EXPIRED, "expired", lazy("the time for this sign-in is over; start again"))
-        return record
-
-    # -- secrets
-
-    def seal(self, record: AccountSignIn, what: Secrets) -> None:
+    def seal(self, ident: str, plain: bytes) -> bytes:
         nonce = secrets.token_bytes(_NONCE)
-        plain = msgspec.json.encode(what)
-        record.sealed = nonce + self._aes().encrypt(nonce, plain, record.id.encode())
+        return nonce + self._aes().encrypt(nonce, plain, ident.encode())
 
-    def opened(self, record: AccountSignIn) -> Secrets:
-        """The secrets of a record; empty ones once they were erased, or when the key is another."""
-        if len(record.sealed) <= _NONCE:
-            return Secrets()
+    def opened(self, ident: str, sealed: bytes) -> bytes | None:
         from cryptography.exceptions import InvalidTag  # loaded with the first sign-in
 
         try:
-            plain = self._aes().decrypt(record.sealed[:_NONCE], record.sealed[_NONCE:], record.id.encode())
+            return self._aes().decrypt(sealed[:_NONCE], sealed[_NONCE:], ident.encode())
         except InvalidTag:
-            return Secrets()
-        return msgspec.json.decode(plain, type=Secrets)
+            return None
 
     def _aes(self) -> AESGCM:
         if self._cipher is None:
@@ -186,6 +170,69 @@ class SignInRecords:
                 pass
             self._cipher = AESGCM(path.read_bytes())
         return self._cipher
+
+
+class SignInRecords:
+    """Sign-ins by id. Methods raise StoreError."""
+
+    def __init__(self, store: SignInStore, clock: Callable[[], float]) -> None:
+        self._store = store
+        self._clock = clock
+
+    async def get(self, ident: str) -> AccountSignIn | None:
+        """The record as it is now; one whose time is over is expired."""
+        raw = await self._store.get(ident)
+        return self._aged(_decode(raw)) if raw is not None else None
+
+    async def all(self) -> list[AccountSignIn]:
+        return [self._aged(_decode(raw)) for raw in await self._store.all()]
+
+    async def by_ticket(self, ticket: str) -> AccountSignIn | None:
+        """The open sign-in of a ticket."""
+        mark = ticket_mark(ticket)
+        return next((one for one in await self.all() if one.open and one.ticket and one.ticket == mark), None)
+
+    async def put(self, record: AccountSignIn) -> None:
+        raw = _encode(record)
+        await self._store.change(record.id, lambda _: raw)
+
+    async def drop(self, ident: str) -> None:
+        await self._store.drop(ident)
+
+    async def change(self, ident: str, change: Callable[[AccountSignIn], bool]) -> AccountSignIn | None:
+        """Change a record at one moment; `change` says whether it did, and may be asked again. None: it is gone, or it
+        did not."""
+        made: AccountSignIn | None = None
+
+        def work(raw: bytes | None) -> bytes | None:
+            nonlocal made
+            made = self._aged(_decode(raw)) if raw is not None else None
+            return _encode(made) if made is not None and change(made) else None
+
+        return made if await self._store.change(ident, work) else None
+
+    async def sweep(self) -> None:
+        """Forget what ended long ago."""
+        old = self._clock() - KEPT_S
+        for record in await self.all():
+            if not record.open and record.deadline < old:
+                await self.drop(record.id)
+
+    def _aged(self, record: AccountSignIn) -> AccountSignIn:
+        now = self._clock()
+        if record.open and not record.at_work and now >= record.deadline:
+            end(record, SignInState.EXPIRED, "expired", lazy("the time for this sign-in is over; start again"))
+        return record
+
+    # -- secrets
+
+    def seal(self, record: AccountSignIn, what: Secrets) -> None:
+        record.sealed = self._store.seal(record.id, msgspec.json.encode(what))
+
+    def opened(self, record: AccountSignIn) -> Secrets:
+        """The secrets of a record; empty ones once they were erased, or when the key is another."""
+        plain = self._store.opened(record.id, record.sealed) if record.sealed else None
+        return Secrets() if plain is None else msgspec.json.decode(plain, type=Secrets)
 
 
 def end(record: AccountSignIn, state: SignInState, code: str = "", said: LazyText | None = None) -> None:

@@ -11,7 +11,6 @@ import hashlib
 import logging
 import secrets
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -20,7 +19,7 @@ from pool_server.accounts.administration.service import Administration
 from pool_server.accounts.sign_in import browser, landing
 from pool_server.accounts.sign_in.landing import Landing, LandingError
 from pool_server.accounts.sign_in.pasted import PastedCodeError
-from pool_server.accounts.sign_in.records import AccountSignIn, Secrets, SignInRecords, end, ticket_mark
+from pool_server.accounts.sign_in.records import AccountSignIn, Secrets, SignInRecords, SignInStore, end, ticket_mark
 from pool_server.core import processes
 from pool_server.core.enums import Provider, SignInFlow, SignInState, SignInStep
 from pool_server.core.models import Send
@@ -28,7 +27,6 @@ from pool_server.core.settings import Settings
 from pool_server.language import LazyText, lazy, lazy_of
 from pool_server.providers import CredentialRejectedError, SignInRefusedError
 from pool_server.providers.keys.pasted import recognise
-from pool_server.storage import Store
 
 log = logging.getLogger(__name__)
 
@@ -77,8 +75,7 @@ class SignIns:
 
     def __init__(
         self,
-        store: Store,
-        folder: Path,
+        store: SignInStore,
         hand: Administration,
         *,
         settings: Callable[[], Settings],
@@ -86,7 +83,7 @@ class SignIns:
         clock: Callable[[], float],
         owner_of: Callable[[str], str],
     ) -> None:
-        self.records = SignInRecords(store, folder, clock)
+        self.records = SignInRecords(store, clock)
         self.settings = settings
         self.send = send
         self._clock = clock
@@ -101,12 +98,12 @@ class SignIns:
         """A new sign-in, as `shown` tells it. One of the same person for the same account takes the place of the one
         before it. Raises SignInLimitError."""
         records, now = self.records, self._clock()
-        records.sweep()
-        for other in [one for one in records.all() if one.open]:
+        await records.sweep()
+        for other in [one for one in await records.all() if one.open]:
             same = (other.starter, other.provider, other.target, other.invitation)
             if same == (asked.starter, asked.provider, asked.target, asked.invitation):
                 await self.cancel(other.id)
-        open_now = [one for one in records.all() if one.open]
+        open_now = [one for one in await records.all() if one.open]
         if len(open_now) >= MOST or sum(one.starter == asked.starter for one in open_now) >= MOST_OF_ONE:
             raise SignInLimitError(lazy("too many sign-ins are open: finish or cancel one first"))
         record = AccountSignIn(
@@ -118,11 +115,11 @@ class SignIns:
             what = await self._opening(record, asked.workspace)
         except SignInRefusedError as refused:
             end(record, SignInState.FAILED, refused.code, lazy_of(refused))
-            records.put(record)
+            await records.put(record)
             await self._ended(record)
             return self.shown(record)
         records.seal(record, what)
-        records.put(record)
+        await records.put(record)
         return self.shown(record)
 
     async def _opening(self, record: AccountSignIn, workspace: str) -> Secrets:
@@ -136,17 +133,17 @@ class SignIns:
     def now(self) -> float:
         return self._clock()
 
-    def get(self, ident: str) -> AccountSignIn | None:
+    async def get(self, ident: str) -> AccountSignIn | None:
         """A sign-in by its id, None when there is none."""
-        return self.records.get(ident)
+        return await self.records.get(ident)
 
-    def by_ticket(self, ticket: str) -> AccountSignIn | None:
+    async def by_ticket(self, ticket: str) -> AccountSignIn | None:
         """The open sign-in whose line has this ticket, None when there is none."""
-        return self.records.by_ticket(ticket)
+        return await self.records.by_ticket(ticket)
 
-    def fetched(self, record: AccountSignIn) -> None:
+    async def fetched(self, record: AccountSignIn) -> None:
         """The line's script was fetched: the person has begun."""
-        self.records.change(record.id, _at_vendor)
+        await self.records.change(record.id, _at_vendor)
 
     def shown(self, record: AccountSignIn) -> dict[str, Any]:
         """What its starter sees. The secrets of it that a person needs are the ticket of the line, the address and the
@@ -165,7 +162,7 @@ class SignIns:
     async def deliver(self, record: AccountSignIn, text: str) -> AccountSignIn:
         """The line's program posted a credential file. Raises SignInBusyError, and CredentialRejectedError for what may
         be tried again with the same line."""
-        claimed = self._claim(record.id, SignInStep.CHECK)
+        claimed = await self._claim(record.id, SignInStep.CHECK)
         try:
             provider, data = recognise(text, now=self._clock())
             if provider not in (record.provider, None):
@@ -178,7 +175,7 @@ class SignIns:
                     )
                 )
         except CredentialRejectedError as refused:
-            self._failed_try(claimed, lazy_of(refused))
+            await self._failed_try(claimed, lazy_of(refused))
             raise
         claimed.tries += 1
         return await self._land(claimed, Secrets(ticket=self.records.opened(claimed).ticket, data=data), keep=False)
@@ -188,19 +185,20 @@ class SignIns:
         if not record.open:
             return self._pasted_late(record, text)
         what = self.records.opened(record)
-        others = [self.records.opened(one).state for one in self.records.all() if one.open and one.id != record.id]
+        under_way = await self.records.all()
+        others = [self.records.opened(one).state for one in under_way if one.open and one.id != record.id]
         try:
             found = browser.read(self.settings(), text, what.state, others)
         except PastedCodeError as wrong:
-            self._failed_try(record, lazy_of(wrong), wrong.code)
+            await self._failed_try(record, lazy_of(wrong), wrong.code)
             raise
         if found.error:
             refused = browser.refused(found)
             return await self._end(record, SignInState.FAILED, refused.code, lazy_of(refused))
         mark = _mark(found.code)
         if mark in record.used:
-            return self.records.get(record.id) or record
-        claimed = self._claim(record.id, SignInStep.EXCHANGE, mark)
+            return await self.records.get(record.id) or record
+        claimed = await self._claim(record.id, SignInStep.EXCHANGE, mark)
         return await self.exchange(claimed, found.code, what)
 
     def _pasted_late(self, record: AccountSignIn, text: str) -> AccountSignIn:
@@ -227,23 +225,25 @@ class SignIns:
         """What becomes of another person's sign-in: "replace" or "new". Raises SignInBusyError."""
         if record.step is not SignInStep.CONFIRM or choice not in ("replace", "new"):
             raise SignInBusyError(lazy("there is nothing to confirm"))
-        claimed = self._claim(record.id, SignInStep.TEST, only=SignInStep.CONFIRM)
+        claimed = await self._claim(record.id, SignInStep.TEST, only=SignInStep.CONFIRM)
         what = self.records.opened(claimed)
         return await self._land(claimed, what, keep=claimed.flow is not SignInFlow.LINE, choice=choice)
 
     async def cancel(self, ident: str) -> None:
         """Forget a sign-in; tokens it has already are ended at the vendor."""
-        record = self.records.get(ident)
+        record = await self.records.get(ident)
         if record is None:
             return
         what = self.records.opened(record)
-        self.records.drop(ident)
+        await self.records.drop(ident)
         if what.data:
             await self._landing.give_back(record, what.data)
 
     # -- what happens to a record
 
-    def _claim(self, ident: str, step: SignInStep, mark: str = "", *, only: SignInStep | None = None) -> AccountSignIn:
+    async def _claim(
+        self, ident: str, step: SignInStep, mark: str = "", *, only: SignInStep | None = None
+    ) -> AccountSignIn:
         """Be the one worker that is at it."""
         now = self._clock()
 
@@ -257,12 +257,12 @@ class SignIns:
                 record.used = [*record.used, mark]
             return True
 
-        found = self.records.change(ident, take)
+        found = await self.records.change(ident, take)
         if found is None:
             raise SignInBusyError(lazy("this sign-in is over, or is being worked at just now"))
         return found
 
-    def _failed_try(self, record: AccountSignIn, said: LazyText, code: str = "") -> None:
+    async def _failed_try(self, record: AccountSignIn, said: LazyText, code: str = "") -> None:
         """A wrong text: it may be tried again, but not without end."""
 
         def note(found: AccountSignIn) -> bool:
@@ -275,13 +275,13 @@ class SignIns:
                 end(found, SignInState.FAILED, "tries", lazy("too many wrong tries; start again"))
             return True
 
-        self.records.change(record.id, note)
+        await self.records.change(record.id, note)
 
     async def _land(self, record: AccountSignIn, what: Secrets, *, keep: bool, choice: str = "") -> AccountSignIn:
         """Make an account of the tokens, which are in the record first. `keep`: even when the trial fails, since the
         tokens are nowhere else."""
         self.records.seal(record, what)
-        self.records.put(record)
+        await self.records.put(record)
         try:
             made = await self._landing.land(record, what.data, keep=keep, choice=choice)
         except LandingError as stopped:
@@ -295,11 +295,11 @@ class SignIns:
             record.say(lazy_of(stopped))
             record.target = stopped.account or record.target
             record.deadline = self._clock() + landing.CONFIRM_S
-            self.records.put(record)
+            await self.records.put(record)
             return record
         if keep or stopped.final:
             return await self._end(record, SignInState.FAILED, stopped.code, lazy_of(stopped))
-        self._failed_try(record, lazy_of(stopped), stopped.code)
+        await self._failed_try(record, lazy_of(stopped), stopped.code)
         raise CredentialRejectedError(lazy_of(stopped))
 
     async def _end(
@@ -307,7 +307,7 @@ class SignIns:
     ) -> AccountSignIn:
         end(record, state, code, said)
         record.deadline = self._clock()
-        self.records.put(record)
+        await self.records.put(record)
         await self._ended(record)
         return record
 
@@ -336,7 +336,7 @@ class SignIns:
 
     async def tend(self) -> None:
         """Do what is due for each sign-in under way. One that fails, or whose vendor is slow, stops no other."""
-        under_way = [record for record in self.records.all() if record.open]
+        under_way = [record for record in await self.records.all() if record.open]
         for failure in await asyncio.gather(*map(self._tend, under_way), return_exceptions=True):
             if isinstance(failure, Exception):
                 log.error("tending a sign-in failed", exc_info=failure)
@@ -358,7 +358,7 @@ class SignIns:
             found.claimed, found.claimer = now + CLAIM_S, self.worker
             return True
 
-        taken = self.records.change(record.id, take)
+        taken = await self.records.change(record.id, take)
         if taken is None:
             return
         record, what = taken, self.records.opened(taken)

@@ -9,7 +9,7 @@ import os
 import socket
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -18,10 +18,11 @@ from pool_server.accounts.credentials.sealing import SealError, environment_keys
 from pool_server.accounts.objects.owners import OwnersPort
 from pool_server.accounts.ports import AccountPorts
 from pool_server.accounts.selection.affinity import PinsPort
+from pool_server.accounts.sign_in.records import SignInStore
 from pool_server.core.settings import ConfigError, Settings
 from pool_server.ledger import LedgerPort
 from pool_server.ledger.ports import NotesPort
-from pool_server.storage import Store, StoreError
+from pool_server.storage import Store
 from pool_server.users.limits.admission_port import MakeAdmission
 from pool_server.users.limits.periods import Calendar
 from pool_server.users.limits.recent_use import Shares
@@ -42,12 +43,13 @@ class Ports(NamedTuple):
     notes: NotesPort | None = None
     pins: PinsPort | None = None
     owners: OwnersPort | None = None
+    sign_ins: SignInStore | None = None
 
 
 log = logging.getLogger(__name__)
 
 # What no node knows of another's: told at the start.
-OWN = "transcripts, captures, held requests, fair shares and last visits are each machine's own"
+OWN = "transcripts, captures, held requests and last visits are each machine's own"
 
 BuildPorts = Callable[[Settings, Store], Ports]  # from the store of what must last on this machine
 
@@ -121,7 +123,9 @@ async def over_database(node: ClusterNode, settings: Settings, *, leader: bool =
     secret = await agree(node.pool, environment_keys(), settings)
 
     def build(settings: Settings, durable: Store) -> Ports:
+        from pool_server.cluster.credentials.sign_in_rows import DatabaseSignIns
         from pool_server.cluster.database_admission import AwayTerms, DatabaseAdmission
+        from pool_server.cluster.fair_shares import FairShares
         from pool_server.cluster.ledger.database_ledger import DatabaseLedger
         from pool_server.cluster.live import SharedNotes
         from pool_server.cluster.objects import DatabaseOwners
@@ -140,7 +144,7 @@ async def over_database(node: ClusterNode, settings: Settings, *, leader: bool =
 
         def admission(calendar: Calendar, shares: Shares, clock: Callable[[], float]) -> DatabaseAdmission:
             return DatabaseAdmission(
-                node, calendar, clock, known=replica.known, shared=partial(shares_counted, shares, clock), terms=terms
+                node, calendar, clock, known=replica.known, fair=FairShares(shares, clock), terms=terms
             )
 
         accounts = account_ports(node, settings, leader=leader)
@@ -153,6 +157,7 @@ async def over_database(node: ClusterNode, settings: Settings, *, leader: bool =
             ),
             notes=SharedNotes(accounts.live),
             owners=DatabaseOwners(node.pool, time.time, mine=partial(accounts.duties.mine, SWEEP)),
+            sign_ins=DatabaseSignIns(node.pool, environment_keys()),
             pins=DatabasePins(node, wait_s=settings.store_wait_s),
         )
 
@@ -179,9 +184,3 @@ def account_ports(node: ClusterNode, settings: Settings, *, leader: bool = True)
     leases = DatabaseLeases(node.upkeep, lambda: node.id)
     duties = DatabaseDuties(leases, [duty for duty in DUTIES if leader or duty != WATCH])
     return AccountPorts(live, leases, duties, source)
-
-
-def shares_counted(shares: Shares, clock: Callable[[], float], provider: str, user: str, amount: float) -> None:
-    """What somebody took of a provider, for this machine's fair share of it. A disk that is full costs that alone."""
-    with suppress(StoreError):
-        shares.count(provider, user, amount, clock())

@@ -24,10 +24,12 @@ class Shares:
         self._store = store
         self.settings = settings
         self._weight = weight
+        # Everybody's use of a provider as of a moment, where that is not in `store`.
+        self.everybody: Callable[[str, float], dict[str, fair_share.Buckets]] = self._everybody
         self._looks: dict[str, tuple[float, dict[str, fair_share.Buckets]]] = {}
 
     @property
-    def _window_s(self) -> float:
+    def window_s(self) -> float:
         return self.settings.window_h * 3600.0
 
     def add(self, txn: RowChanges, provider: str, user: str, amount: float, now: float) -> None:
@@ -36,12 +38,8 @@ class Shares:
             return
         key = f"{provider}\0{user}".encode()
         raw = txn.get(SHARE, key)
-        buckets = fair_share.add(_decode(raw) if raw is not None else [], amount, now, self._window_s)
+        buckets = fair_share.add(_decode(raw) if raw is not None else [], amount, now, self.window_s)
         txn.put(SHARE, key, _encode(buckets))
-
-    def count(self, provider: str, user: str, amount: float, now: float) -> None:
-        """Counts use of a request that another store has settled."""
-        self._store.write(lambda txn: self.add(txn, provider, user, amount, now))
 
     def short(self, headroom: float | None) -> bool:
         """Whether the headroom is so low (percent, None = not known) that anybody may have to wait."""
@@ -54,20 +52,20 @@ class Shares:
         """
         if headroom is None or not self.short(headroom):
             return None
-        everybody = self._everybody(provider, now)
+        everybody = self.everybody(provider, now)
         mine = everybody.get(user)
         if mine is None:
             return None
-        use = {who: fair_share.recent(buckets, now, self._window_s) for who, buckets in everybody.items()}
+        use = {who: fair_share.recent(buckets, now, self.window_s) for who, buckets in everybody.items()}
         weights = {who: self._weight(who) for who in use}
         fair = fair_share.allowed(use, weights, headroom, self.settings.short_percent) * weights[user]
         if use[user] <= fair * (1 + 1e-9):  # equal users must not be told apart by rounding
             return None
-        return fair_share.frees_at(mine, fair, now, self._window_s)
+        return fair_share.frees_at(mine, fair, now, self.window_s)
 
     def stale(self, raw: bytes, now: float) -> bool:
         """Whether a stored record holds no use within the window."""
-        return fair_share.recent(_decode(raw), now, self._window_s) <= 0
+        return fair_share.recent(_decode(raw), now, self.window_s) <= 0
 
     def _everybody(self, provider: str, now: float) -> dict[str, fair_share.Buckets]:
         taken, look = self._looks.get(provider, (float("-inf"), {}))
@@ -76,7 +74,7 @@ class Shares:
         prefix = f"{provider}\0".encode()
         with self._store.read() as txn:
             pairs = [(key[len(prefix) :].decode(), _decode(raw)) for key, raw in _under(txn, prefix)]
-        look = {who: buckets for who, buckets in pairs if fair_share.recent(buckets, now, self._window_s) > 0}
+        look = {who: buckets for who, buckets in pairs if fair_share.recent(buckets, now, self.window_s) > 0}
         self._looks[provider] = (now, look)
         return look
 

@@ -73,9 +73,9 @@ class SignInHandler(PageHandler, abstract=True):
 
     owner = ""
 
-    def found(self, ident: str) -> AccountSignIn:
+    async def found(self, ident: str) -> AccountSignIn:
         """ProblemError 404 for one that is not there, or somebody else's."""
-        record = self.ctx.accounts.sign_ins.get(ident)
+        record = await self.ctx.accounts.sign_ins.get(ident)
         if record is None or not (self.principal.admin or record.starter == self.principal.user):
             raise ProblemError(404, "not_found", _("there is no such sign-in"))
         return record
@@ -112,7 +112,7 @@ class SignInHandler(PageHandler, abstract=True):
             "language": self.locale.code,
         }
         await self.ctx.users.audit(self.actor, "sign_in.start", asked.account, detail)
-        record = sign_ins.get(made["id"])
+        record = await sign_ins.get(made["id"])
         assert record is not None
         return record
 
@@ -175,18 +175,18 @@ class NewSignIn(SignInHandler, access=Access.ADMIN):
 class OneSignIn(SignInHandler, access=Access.ADMIN):
     """`GET /admin/sign-ins/ID` its state; `POST {"code"}` or `{"confirm"}` goes on; `DELETE` cancels."""
 
-    def get(self, ident: str) -> None:
-        self.answer(row(self, self.found(ident)))
+    async def get(self, ident: str) -> None:
+        self.answer(row(self, await self.found(ident)))
 
     async def post(self, ident: str) -> None:
         if self.is_form() and self.form().get("_method") == "DELETE":
             await self.delete(ident)
             return
-        record = self.found(ident)
+        record = await self.found(ident)
         self.answer(row(self, await self.go_on(record, self.body_as(SignInWord))))
 
     async def delete(self, ident: str) -> None:
-        record = self.found(ident)
+        record = await self.found(ident)
         await self.ctx.accounts.sign_ins.cancel(record.id)
         await self.ctx.users.audit(self.actor, "sign_in.cancel", record.target, {"provider": record.provider.value})
         self.answer({"cancelled": ident})
@@ -229,15 +229,15 @@ class Contribute(PageHandler, access=Access.OPEN):
     open_cap = LARGEST
     takes = JSON_OR_FORM | {BodyKind.OTHER, BodyKind.ABSENT}
 
-    def get(self, ticket: str) -> None:
+    async def get(self, ticket: str) -> None:
         powershell = self.get_query_argument("shell", "") == "powershell"
         base, sign_ins = reached_at(self), self.ctx.accounts.sign_ins
-        record = sign_ins.by_ticket(ticket)
+        record = await sign_ins.by_ticket(ticket)
         self.set_header("Content-Type", "text/plain; charset=utf-8")
         if record is None:
             self.finish(scripts.refusal(base, powershell=powershell))
             return
-        sign_ins.fetched(record)
+        await sign_ins.fetched(record)
         pool = self.ctx.pool_name
         self.finish(sign_in_lines.script(record.provider, powershell=powershell, base=base, ticket=ticket, pool=pool))
 
@@ -245,7 +245,7 @@ class Contribute(PageHandler, access=Access.OPEN):
         if self.is_form() and any(name in self.request.headers for name in ("Cookie", "Origin", "Sec-Fetch-Site")):
             self.form()  # a browser's form carries the page's token, whatever it is for
         sign_ins = self.ctx.accounts.sign_ins
-        record = sign_ins.by_ticket(ticket)
+        record = await sign_ins.by_ticket(ticket)
         if record is None:
             raise ProblemError(404, "not_found", _("this line was used or has expired; ask for a new one"))
         try:
@@ -274,8 +274,8 @@ def offered(allowed: Set[str]) -> list[Provider]:
 class SignInPage(SignInHandler, access=Access.FRIEND):
     """`/sign-ins/ID`: one sign-in as it goes, live: the line, the code or the address, and how it ended."""
 
-    def get(self, ident: str) -> None:
-        record = self.found(ident)
+    async def get(self, ident: str) -> None:
+        record = await self.found(ident)
         self.page(
             "sign_in.html",
             title="Sign in",
