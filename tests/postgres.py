@@ -24,12 +24,25 @@ unix_socket_directories = '{folder}'
 port = {port}
 fsync = {fsync}
 shared_buffers = '64MB'
-max_connections = 100
+max_connections = 300
 wal_level = replica
 max_wal_senders = 4
 logging_collector = off
 log_min_messages = fatal
 timezone = 'UTC'
+"""
+
+_POOLER = """
+[databases]
+{database} = {place}
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = {port}
+unix_socket_dir =
+auth_type = any
+pool_mode = transaction
+default_pool_size = {most}
+max_client_conn = 500
 """
 
 
@@ -41,6 +54,11 @@ def binaries() -> Path | None:
     folders = Path("/usr/lib/postgresql").glob("*/bin/initdb")
     newest = max(folders, key=lambda path: float(path.parts[-3]), default=None)
     return None if newest is None else newest.parent
+
+
+def pgbouncer() -> str | None:
+    """The pooler's program, None where there is none."""
+    return shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 
 
 def free_port() -> int:
@@ -180,3 +198,29 @@ def standby(of: Server) -> Iterator[Server]:
             yield server
         finally:
             server.stop(signal.SIGQUIT)
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as sock:
+        return sock.connect_ex(("127.0.0.1", port)) == 0
+
+
+@contextlib.contextmanager
+def pooler(of: Server, database: str, role: str, *, connections: int = 10) -> Iterator[str]:
+    """The URL of a database through pgbouncer, which gives one of so many connections for a transaction."""
+    program = pgbouncer()
+    assert program is not None
+    with folder() as here:
+        port = free_port()
+        place = f"host=127.0.0.1 port={of.port} user={role} dbname={database}"
+        (here / "pgbouncer.ini").write_text(_POOLER.format(database=database, place=place, port=port, most=connections))
+        process = subprocess.Popen([program, "-q", str(here / "pgbouncer.ini")], **_other_user(), cwd=here)
+        try:
+            deadline = time.monotonic() + PATIENCE_S
+            while not _listens(port):
+                assert process.poll() is None and time.monotonic() < deadline, "the pooler does not start"
+                time.sleep(0.02)
+            yield f"postgresql://{role}@127.0.0.1:{port}/{database}?pooler=transaction"
+        finally:
+            process.terminate()
+            process.wait(PATIENCE_S)

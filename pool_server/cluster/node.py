@@ -55,6 +55,7 @@ class ClusterNode:
         self._server = ""
         self._seen: dict[str, int] = {}
         self._listener = Listener(listen or url, "pool", self._rung)
+        self._look_s = LOOK_S / 2 if (listen or url).pooled else LOOK_S  # nothing is heard through a pooler
         self._rings = asyncio.Event()
         self._closing = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -145,7 +146,7 @@ class ClusterNode:
     async def _follow(self) -> None:
         while not self._closing.is_set():
             await self._listener.keep()
-            await wait_at_most(self._rings, LOOK_S)
+            await wait_at_most(self._rings, self._look_s)
             self._rings.clear()
             if not self._closing.is_set():
                 await self._look_once()

@@ -18,7 +18,9 @@ from pool_server.storage.postgres.url import DatabaseUrl, parse
 from tests import postgres
 
 T = TypeVar("T")
-NEEDED = frozenset({"server", "empty", "template", "database", "emptied", "own"})  # fixtures over a running server
+NEEDED = frozenset(
+    {"pooled", "server", "empty", "template", "database", "emptied", "own"}
+)  # fixtures over a running server
 HERE = Path(__file__).parent
 _numbers = itertools.count(1)
 

@@ -31,6 +31,7 @@ SECRET = "sesame-4711"
             "'ca.pem' cannot be read",
         ),
         ("postgresql://pool@127.0.0.1/pool?statement_timeout=1", "is not a parameter"),
+        ("postgresql://pool@127.0.0.1/pool?pooler=session", "pooler is transaction"),
     ],
 )
 def test_a_url_is_refused_in_one_line(url: str, told: str) -> None:

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from functools import cache
 from typing import Any, Protocol
 
 from pool_server.storage.errors import StoreAwayError, StoreError, StoreRefusedError
@@ -29,23 +30,34 @@ class ResultRow(Protocol):
 
 
 class Connection:
-    """One connection; statements and functions with parameters."""
+    """One connection; statements and functions with parameters. `pooled`: a statement is read and run on one server
+    within a transaction alone."""
 
-    def __init__(self, raw: Any) -> None:
+    def __init__(self, raw: Any, *, pooled: bool = False) -> None:
         self._raw = raw
+        self._pooled = pooled
+
+    @contextlib.asynccontextmanager
+    async def _statement(self) -> AsyncIterator[None]:
+        with translated():
+            if self._pooled and not self._raw.is_in_transaction():
+                async with self._raw.transaction():
+                    yield
+            else:
+                yield
 
     async def rows(self, sql: str, *values: Any) -> Sequence[ResultRow]:
-        with translated():
+        async with self._statement():
             found: Sequence[ResultRow] = await self._raw.fetch(sql, *values, timeout=CALL_S)
             return found
 
     async def row(self, sql: str, *values: Any) -> ResultRow | None:
-        with translated():
+        async with self._statement():
             found: ResultRow | None = await self._raw.fetchrow(sql, *values, timeout=CALL_S)
             return found
 
     async def value(self, sql: str, *values: Any) -> Any:
-        with translated():
+        async with self._statement():
             return await self._raw.fetchval(sql, *values, timeout=CALL_S)
 
     async def script(self, sql: str) -> None:
@@ -87,7 +99,7 @@ class DatabasePool:
         with translated():
             raw = await pool.acquire(timeout=CALL_S)
         try:
-            yield Connection(raw)
+            yield Connection(raw, pooled=self._url.pooled)
         finally:
             with contextlib.suppress(StoreError), translated():
                 await pool.release(raw, timeout=CONNECT_S)
@@ -104,6 +116,7 @@ class DatabasePool:
                         server_settings=_NAMED,
                         max_inactive_connection_lifetime=0,
                         init=self._watch,
+                        connection_class=_plain(),
                     )
             return self._raw
 
@@ -138,6 +151,8 @@ class Listener:
 
     async def keep(self) -> None:
         """Never raises; without a connection nothing is heard."""
+        if self._url.pooled:
+            return  # what is heard there may be for anybody
         if (self._raw is not None and not self._raw.is_closed()) or time.monotonic() < self._again:
             return
         self._again = time.monotonic() + CONNECT_S
@@ -219,10 +234,22 @@ async def connected(url: DatabaseUrl) -> AsyncIterator[Connection]:
     """One connection for as long as the block lasts."""
     raw = await connect(url)
     try:
-        yield Connection(raw)
+        yield Connection(raw, pooled=url.pooled)
     finally:
         with contextlib.suppress(StoreError), translated():
             await raw.close(timeout=CONNECT_S)
+
+
+@cache
+def _plain() -> Any:
+    """The driver's connection, without a question to the server that it asks when one is given back: what is set is set
+    for a transaction alone, and nothing listens or locks."""
+
+    class PlainConnection(_driver().Connection):  # type: ignore[misc]
+        def get_reset_query(self) -> str:
+            return ""
+
+    return PlainConnection
 
 
 def _driver() -> Any:

@@ -15,7 +15,9 @@ PASSWORD = "POOL_STORE_PASSWORD"
 _SCHEMES = ("postgresql", "postgres")
 _MODES = ("disable", "prefer", "require", "verify-ca", "verify-full")
 # What of libpq's parameters the driver is given; anything else is a mistake that must not pass in silence.
-_PARAMETERS = ("host", "port", "user", "dbname", "passfile", "sslmode", "sslrootcert", "target_session_attrs")
+_PARAMETERS = (
+    "host", "port", "user", "dbname", "passfile", "sslmode", "sslrootcert", "target_session_attrs", "pooler",
+)  # fmt: skip
 
 
 class DatabaseUrl(NamedTuple):
@@ -27,13 +29,15 @@ class DatabaseUrl(NamedTuple):
     mode: str
     remote: bool
     redacted: str
+    pooled: bool = False  # a pooler gives a connection for a transaction only
 
     def __repr__(self) -> str:
         return f"DatabaseUrl({self.redacted!r})"
 
     def arguments(self) -> dict[str, Any]:
         """What the driver's `connect` takes."""
-        return {"dsn": self.dsn, "password": self.password, "ssl": self.tls}
+        found: dict[str, Any] = {"dsn": self.dsn, "password": self.password, "ssl": self.tls}
+        return found | {"statement_cache_size": 0} if self.pooled else found
 
 
 def parse(text: str, environment: Mapping[str, str]) -> DatabaseUrl:
@@ -67,14 +71,17 @@ def _checked(
         raise StoreError(
             "store_url: a database on another machine needs sslmode=verify-full (or a lesser one, written)"
         )
+    pooler = given.pop("pooler", "")
+    if pooler not in ("", "transaction"):
+        raise StoreError("store_url: pooler is transaction, or left out")
     root = given.pop("sslrootcert", "")
     secret = environment.get(PASSWORD) or given.pop("password", "") or password or None
     given.pop("password", None)
     query = urlencode(given)
     dsn = urlunsplit(("postgresql", f"{user}@{places}" if user else places, path, query, ""))
-    told = urlencode({**given, **({"sslmode": mode} if mode else {})})
+    told = urlencode(given | ({"sslmode": mode} if mode else {}) | ({"pooler": pooler} if pooler else {}))
     redacted = urlunsplit(("postgresql", f"{user}@{places}" if user else places, path, told, ""))
-    return DatabaseUrl(dsn, secret, _tls(mode, root), mode, remote, redacted)
+    return DatabaseUrl(dsn, secret, _tls(mode, root), mode, remote, redacted, bool(pooler))
 
 
 def _host(place: str) -> str:
