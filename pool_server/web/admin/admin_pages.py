@@ -96,9 +96,11 @@ def _listed(row: dict[str, Any]) -> dict[str, Any]:
 def _shown(row: dict[str, Any], now: float, zone: tzinfo) -> dict[str, Any]:
     """What the page adds to a row of `Accounts.describe()`: words, bars and the score in sentences."""
     back = format.clock(row["until"], now, zone) if row.get("until") else ""
+    gauges = [headroom.gauge(window, now) for window in row["windows"]]
     return {
         "words": labels.STATES[AccountState(row["state"])],
-        "gauges": [headroom.gauge(window, now) for window in row["windows"]],
+        "gauges": gauges,
+        "slim": headroom.slim(gauges),
         "why": score.standing(row, back),
         "next_step": next_step(row, now),  # "why" has said when it is back
         "score_terms": score.terms(row, now),

@@ -38,7 +38,7 @@ def before(ask: ComparedRange) -> tuple[float, float]:
     length = ask.to - ask.frm
     days = round(length / DAY)
     if length < 0.95 * DAY:
-        return ask.frm - length, ask.frm
+        return max(0.0, ask.frm - length), ask.frm
     zone = ZoneInfo(ask.zone)
     return _days_earlier(ask.frm, days, zone), _days_earlier(ask.to, days, zone)
 

@@ -38,6 +38,14 @@ document.addEventListener(
   true,
 );
 
+// A row whose heading leads somewhere leads there wherever it is clicked: but for what has a use of its own, for a word
+// that is being marked, and for a key that opens a tab.
+document.addEventListener("click", (event) => {
+  if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return;
+  if (event.target.closest("a, button, input, select, textarea, label, summary, details, form") || String(getSelection())) return;
+  event.target.closest("tr")?.querySelector(":scope > th[scope=row] > a")?.click();
+});
+
 startTheme();
 startTimes();
 startCopy();

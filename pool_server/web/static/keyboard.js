@@ -14,6 +14,7 @@ function places() {
 }
 
 function help() {
+  if (document.querySelector("dialog:popover-open")) return;
   const dialog = document.createElement("dialog");
   const heading = document.createElement("h2");
   heading.textContent = t("Keyboard");
@@ -30,16 +31,15 @@ function help() {
     said.textContent = words;
     list.append(term, said);
   }
-  const form = document.createElement("form");
-  form.method = "dialog";
-  form.className = "actions";
   const close = document.createElement("button");
-  close.textContent = t("Close");
-  form.append(close);
-  dialog.append(heading, list, form);
-  dialog.addEventListener("close", () => dialog.remove());
+  Object.assign(close, { type: "button", textContent: t("Close"), autofocus: true });
+  close.addEventListener("click", () => dialog.hidePopover());
+  dialog.append(heading, list, close);
+  // No modal one: to make a long page inert takes longer than to read a line of this.
+  dialog.popover = "auto";
+  dialog.addEventListener("toggle", (event) => event.newState === "closed" && dialog.remove());
   document.body.append(dialog);
-  dialog.showModal();
+  dialog.showPopover();
 }
 
 export function startKeyboard() {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from pool_server.core.enums import AccountState, Provider
@@ -54,6 +55,17 @@ def gauge(window: dict[str, Any], now: float) -> Gauge:
     used = window.get("used_percent")
     bare = extra_credits(used) if window["window"] == "credits" else ""
     return Gauge(name, used, pace(window.get("seconds") or 0, resets_at, now), resets_at, bare, window["window"])
+
+
+def slim(gauges: Sequence[Gauge], most: int = 2) -> list[Gauge]:
+    """One bar a length of window for a row that has room for two: of windows of models the fullest speaks for all,
+    whose bars would have the same name."""
+    fullest: dict[str, Gauge] = {}
+    for one in gauges:
+        there = fullest.get(one.short)
+        if not one.bare and (there is None or (one.used or 0.0) > (there.used or 0.0)):
+            fullest[one.short] = one
+    return list(fullest.values())[:most]
 
 
 def extra_credits(used: float | None) -> str:
