@@ -70,8 +70,6 @@ class AttemptTranslation:
         """The answer's headers, as the client gets them."""
         events = self.stream and self.status == 200
         found = [("Content-Type", _SSE if events else _JSON), ("X-Pool-Translation", self.name)]
-        if events:
-            found.append(("Cache-Control", "no-cache"))
         if self.dropped:
             found.append(("X-Pool-Dropped", ",".join(self.dropped)))
         if self.estimated:

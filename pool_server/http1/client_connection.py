@@ -28,6 +28,7 @@ PIECE = 1 << 20  # bytes of a request body handed to the socket at once: one hug
 _AHEAD = 256 << 10  # bytes read ahead of whoever reads the answer, before the upstream has to wait
 _USUALLY_BODILESS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 _CHUNKED = re.compile(r"(?:^|[, \t])chunked$", re.IGNORECASE)
+_FRAMED = frozenset({"", "chunked", "identity"})
 _TARGET = re.compile(r"[!-~\x80-\U0010ffff]+")
 _GARBLED = "what came was no HTTP"
 _TOO_LATE = "no answer in time"
@@ -325,6 +326,8 @@ class ClientConnection(asyncio.Protocol):
         if status < 200:
             self._state = CLIENT_NEXT[self._state][_INTERIM]
             return
+        if "transfer-encoding" in fields and _coded(headers):
+            raise HttpParserError("a coding that was not asked for (RFC 9112 §7.4)")
         self._state = CLIENT_NEXT[self._state][_HEAD]
         answer.begin(status, headers, fields)
         if status >= 400:
@@ -343,6 +346,12 @@ class ClientConnection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         if self._state in (INTERIM, BODY):
             self._state = CLIENT_NEXT[self._state][_COMPLETE]
+
+
+def _coded(headers: list[tuple[str, str]]) -> bool:
+    """Whether the body on the wire is more than cut into chunks: whoever reads would take the coding for content."""
+    said = ",".join(value for name, value in headers if name.lower() == "transfer-encoding")
+    return any(coding.strip().lower() not in _FRAMED for coding in said.split(","))
 
 
 async def _sliced(whole: bytes) -> AsyncIterator[bytes]:

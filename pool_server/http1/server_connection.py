@@ -30,6 +30,8 @@ HEAD_S = 20.0  # how long a head may take from its first byte to its last
 BODY_S = 900.0  # how long a whole request may take
 BRIEF_IDLE_S = 75.0  # both, after and in a request that nobody known sent
 BRIEF_BODY_S = 30.0
+FRAMING_CAP = 64 << 10  # bytes of a chunked body that are no content (extensions, trailers), beside …
+FRAMING_SHARE = 8  # … so many for each byte that is: pieces of one byte take five
 STALLED_S = 600.0  # how long a client that is behind may read next to nothing
 CLOSING_S = 60.0  # how long a client may take to read what was written before the end
 LINGER_S = 2.0  # how long a client that was answered early may go on sending, so that it gets to read the response
@@ -67,8 +69,8 @@ class ServerConnection(asyncio.Protocol):
     gets to read that."""
 
     __slots__ = (
-        "_brief", "_counted", "_flow", "_handler", "_head", "_headers", "_left", "_loop", "_next", "_parser", "_peer",
-        "_response", "_server", "_since", "_state", "_target", "_unparsed", "linger", "send",
+        "_brief", "_counted", "_flow", "_framing", "_handler", "_head", "_headers", "_left", "_loop", "_next",
+        "_parser", "_peer", "_response", "_server", "_since", "_state", "_target", "_unparsed", "linger", "send",
     )  # fmt: skip
 
     def __init__(self, server: ConnectionOwner, address: str = "") -> None:
@@ -87,6 +89,7 @@ class ServerConnection(asyncio.Protocol):
         self._response: Response | None = None  # of the request under way
         self._handler: RequestHandler | None = None
         self._left: int | None = None  # bytes of its body still to come, None = it is chunked
+        self._framing = 0  # bytes of a chunked body that may still come without being content
         self._since = self._loop.time()  # when what it waits for began
         self._brief = False  # the request before was nobody's
         self._counted = 0  # bytes of `_next` that count against `LONG_HEADS`
@@ -262,12 +265,20 @@ class ServerConnection(asyncio.Protocol):
             self._left -= len(data)
         if not self._unparsed:
             self._feed(data)
+            if self._left is None:
+                self._bound_framing(len(data))
             return
         try:
             self._count(data)
         except Exception:
             self._refuse(400)
             raise
+
+    def _bound_framing(self, came: int) -> None:
+        """Extensions and trailers are thrown away here, and counted by nobody who counts a body."""
+        self._framing -= came
+        if self._framing < 0 and self._state == BODY:
+            self._refuse(400)
 
     def _feed(self, data: bytes) -> None:
         """Parses, and tells the handler when the request is whole."""
@@ -316,6 +327,8 @@ class ServerConnection(asyncio.Protocol):
         host = headers.fields.get("host", "," if version == "1.1" else "")
         if version not in _VERSIONS or "," in host:
             raise HttpParserError("no version this server speaks, or not one Host (RFC 9112 §3.2)")
+        if headers.fields.get("transfer-encoding", "chunked").lower() != "chunked":
+            raise HttpParserError("a coding within the chunks, which nobody here would undo (RFC 9112 §6.1)")
         request = Request(method, self._target.decode("latin-1"), version, headers, self._peer)
         length = headers.fields.get("content-length")
         head, self._head, last = self._head, b"", not parser.should_keep_alive()
@@ -325,7 +338,7 @@ class ServerConnection(asyncio.Protocol):
 
     def _begin(self, request: Request, length: int | None, *, last: bool) -> None:
         """A request's head is whole. `length` of its body in bytes, None = it is chunked."""
-        self._left = length
+        self._left, self._framing = length, FRAMING_CAP
         old = request.version == "1.0"
         response = Response(self, old=old, last=last, bare=request.method == "HEAD")
         self._response = response
@@ -341,6 +354,7 @@ class ServerConnection(asyncio.Protocol):
             self.send(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def on_body(self, data: bytes) -> None:
+        self._framing += (FRAMING_SHARE + 1) * len(data)
         if self._handler is not None and self._state == BODY:
             self._handler.data_received(data)
 

@@ -28,6 +28,7 @@ SAFE = {
     "Content-Security-Policy": "sandbox; default-src 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
 }
 ERROR = json.dumps({"error": {"message": f"bad key {SECRET}", "type": "invalid_request_error"}}).encode()
 WHOLE = json.dumps({"id": "c", "choices": [{"message": {"content": f"my key is {SECRET}, yes"}}]}).encode()
@@ -168,6 +169,11 @@ ACTED_ON = [
     "X-Accel-Redirect: /internal",
     "X-Accel-Buffering: yes",
     "X-Sendfile: /etc/passwd",
+    "Cache-Control: public, max-age=31536000, immutable",
+    "CDN-Cache-Control: public",
+    "Surrogate-Control: max-age=9",
+    "Expires: Thu, 01 Jan 2099 00:00:00 GMT",
+    "Age: 1",
     "Strict-Transport-Security: max-age=9",
     "Service-Worker-Allowed: /",
     "SourceMap: http://evil.example",

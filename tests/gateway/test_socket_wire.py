@@ -100,6 +100,33 @@ def test_compressed_frames_are_read_and_the_clients_offer_is_taken(tmp_path: Pat
     run(test)
 
 
+@pytest.mark.parametrize(
+    ("offer", "taken"),
+    [
+        ("permessage-deflate; x=1", ""),
+        ("permessage-deflate; server_max_window_bits=999", ""),
+        ("permessage-deflate; server_max_window_bits=seven", ""),
+        ("permessage-deflate; client_max_window_bits=0", ""),
+        ("permessage-deflate; client_no_context_takeover=1", ""),
+        ("permessage-deflate; server_max_window_bits=8", "client_no_context_takeover; server_max_window_bits=8"),
+        ("permessage-deflate; client_max_window_bits", "client_no_context_takeover"),
+        ("permessage-deflate; y, permessage-deflate", "client_no_context_takeover"),
+        ("x-webkit-deflate-frame, =;=", ""),
+    ],
+)
+def test_an_offer_of_compression_that_cannot_be_taken_is_declined(tmp_path: Path, offer: str, taken: str) -> None:
+    async def test() -> None:
+        async with (
+            Stack(tmp_path, [account("codex:one")]) as stack,
+            socket(stack, Sec_WebSocket_Extensions=offer) as client,
+        ):
+            told = client.connection._response.headers.get("Sec-WebSocket-Extensions", "")
+            assert told.removeprefix("permessage-deflate; ") == taken
+            final_id(await client.turn(create()))
+
+    run(test)
+
+
 def test_a_frame_of_64_mib_passes_both_ways(tmp_path: Path) -> None:
     async def test() -> None:
         async with Stack(tmp_path, [account("codex:one")]) as stack, socket(stack) as client:

@@ -7,7 +7,14 @@ import asyncio
 import pytest
 
 from pool_server.http1 import HttpServer
-from pool_server.http1.server_connection import BRIEF_BODY_S, BRIEF_IDLE_S, IDLE_S, LONG_HEADS, USUAL_HEAD
+from pool_server.http1.server_connection import (
+    BRIEF_BODY_S,
+    BRIEF_IDLE_S,
+    FRAMING_CAP,
+    IDLE_S,
+    LONG_HEADS,
+    USUAL_HEAD,
+)
 from tests.http1.wire import GET, Echo, Mute, Wire, run
 
 POST = b"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello"
@@ -109,5 +116,39 @@ def test_what_comes_behind_a_request_counts_too_and_is_not_lost() -> None:
         seen[0].response.finish()
         await asyncio.sleep(0)
         assert (len(seen), talk.transport.paused, front.long_heads) == (2, False, LONG_HEADS - 5000)
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    ("begin", "more"),
+    [
+        (b"5;", b"x" * 1024),
+        (b"5\r\nhello\r\n0\r\n", b"X-A: b\r\n" * 128),
+        (b"5\r\nhello\r\n0\r\nX-A: ", b"b" * 1024),
+        (b"", b"1;" + b"x" * 1019 + b"\r\na\r\n"),
+    ],
+)
+def test_what_of_a_chunked_body_is_no_content_has_a_bound(begin: bytes, more: bytes) -> None:
+    async def test() -> None:
+        talk = Wire(Mute)
+        talk.feed(POST.replace(b"Content-Length: 5\r\n\r\nhello", b"Transfer-Encoding: chunked\r\n\r\n") + begin)
+        for _ in range(2 * FRAMING_CAP // 1024):
+            talk.feed(more)
+        assert talk.statuses == [400]
+        assert talk.seen[0].left
+
+    run(test)
+
+
+def test_a_body_in_pieces_of_one_byte_is_taken() -> None:
+    async def test() -> None:
+        talk = Wire()
+        talk.feed(POST.replace(b"Content-Length: 5\r\n\r\nhello", b"Transfer-Encoding: chunked\r\n\r\n"))
+        for _ in range(FRAMING_CAP // 1024):
+            talk.feed(b"1\r\na\r\n" * 1024)
+        talk.feed(b"0\r\nX: " + b"t" * 9999 + b"\r\n\r\n" + GET)
+        assert talk.statuses == [200]
+        assert len(talk.seen[0].body) == FRAMING_CAP
 
     run(test)

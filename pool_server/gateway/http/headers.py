@@ -15,13 +15,12 @@ from pool_server.http1 import Headers, Request
 from pool_server.providers import Shield, client_headers
 
 # What clients read of an answer; all else stays here: what a browser would act on (cookies, Clear-Site-Data, Refresh,
-# Access-Control-*, Content-Security-Policy, Location), what a proxy in front would (X-Accel-Redirect, X-Sendfile), what
-# speaks of the connection, and what names the account (…-Organization).
+# Access-Control-*, Content-Security-Policy, Location), what a proxy in front would (X-Accel-Redirect, X-Sendfile,
+# Cache-Control: it would keep one friend's file for the next), what speaks of the connection, and what names the
+# account (…-Organization).
 _GOES_DOWN = frozenset(
     {
         "accept-ranges",
-        "age",
-        "cache-control",
         "cf-ray",
         "content-disposition",
         "content-language",
@@ -29,7 +28,6 @@ _GOES_DOWN = frozenset(
         "content-type",
         "deprecation",
         "etag",
-        "expires",
         "last-modified",
         "request-id",
         "retry-after",
@@ -55,6 +53,7 @@ SAFE = (
     ("Content-Security-Policy", "sandbox; default-src 'none'; frame-ancestors 'none'"),
     ("X-Content-Type-Options", "nosniff"),
     ("Cross-Origin-Resource-Policy", "same-origin"),
+    ("Cache-Control", "no-store"),
 )
 SAFE_STREAM = (*SAFE, ("X-Accel-Buffering", "no"))  # nginx in front would hold the events back
 _BROWSED = frozenset({"document", "iframe", "frame", "embed", "object", "fencedframe"})

@@ -21,8 +21,7 @@ from pool_server.gateway.transports import UpstreamAnswer, UpstreamRefusal, chan
 from pool_server.http1 import Answer, UpstreamDisconnectedError
 from pool_server.providers import Credential, Shield, network_fault, provider_module
 
-_SSE_HEADERS = [("Content-Type", "text/event-stream; charset=utf-8"), ("Cache-Control", "no-cache")]
-
+_SSE_HEADERS = [("Content-Type", "text/event-stream; charset=utf-8")]
 
 _KEPT = 1 << 20  # bytes of a decoded body that are kept
 _MOST_PREPARED = 4  # upstream requests that are kept with a head

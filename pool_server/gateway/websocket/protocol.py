@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import struct
 import zlib
 from collections.abc import Callable
 from typing import Any
 
+from tornado.httputil import HTTPHeaders
 from tornado.iostream import StreamClosedError
 from tornado.websocket import WebSocketProtocol13, _DecompressTooLargeError, _PerMessageDeflateDecompressor
 
@@ -20,6 +22,8 @@ _PIECE = 64 << 10  # bytes
 _RATIO = 200  # a message is at most so many times as long as what came over the wire …
 _SMALL = 4 << 20  # … or so many bytes long
 _INVALID, _TOO_BIG, _BUSY = 1007, 1009, 1013
+_DEFLATE = "permessage-deflate"
+_WINDOW = re.compile(r"[89]|1[0-5]")  # bits (RFC 7692 §7.1.2)
 
 
 class RelayProtocol(WebSocketProtocol13):
@@ -86,13 +90,20 @@ class RelayProtocol(WebSocketProtocol13):
         self.close(code, reason)
         self._abort()
 
+    def _parse_extensions_header(self, headers: HTTPHeaders) -> list[tuple[str, dict[str, Any]]]:
+        """The offers of compression that can be taken. All others are declined by not being answered (RFC 7692 §7):
+        the socket opens without."""
+        offers: list[tuple[str, dict[str, Any]]] = super()._parse_extensions_header(headers)
+        return [(name, said) for name, said in offers if name == _DEFLATE and all(map(_possible, said, said.values()))]
+
     def _create_compressors(
         self, side: str, agreed_parameters: dict[str, Any], compression_options: dict[str, Any] | None = None
     ) -> None:
         """What a client sends is large and worth inflating; an answer's frames are small, and each socket would
         keep 256 KiB to deflate them. RFC 7692 leaves both to the sender, frame by frame."""
         agreed_parameters["client_no_context_takeover"] = None
-        super()._create_compressors(side, agreed_parameters, compression_options)
+        options = self._get_compressor_options("client", agreed_parameters, compression_options)
+        self._decompressor = _PerMessageDeflateDecompressor(max_message_size=self.params.max_message_size, **options)
         self._compressor = None
 
     def send_frame(self, frame: str | bytes) -> asyncio.Future[None]:
@@ -122,3 +133,12 @@ class RelayProtocol(WebSocketProtocol13):
                 await self.stream.read_bytes(_PIECE, partial=True)
         except StreamClosedError:
             self.close()  # stops the closing timer
+
+
+def _possible(name: str, value: str | None) -> bool:
+    """Whether an offer's parameter is one of RFC 7692 with a value it may have."""
+    if name in ("server_no_context_takeover", "client_no_context_takeover"):
+        return value is None
+    if name == "client_max_window_bits" and value is None:
+        return True
+    return name in ("server_max_window_bits", "client_max_window_bits") and _WINDOW.fullmatch(value or "") is not None
