@@ -70,6 +70,9 @@ class LazyText(msgspec.Struct, frozen=True):
     def __str__(self) -> str:
         return self.message.format_map(self.values) if self.values else self.message
 
+    def __hash__(self) -> int:
+        return hash(str(self))
+
 
 def lazy(message: str, **values: object) -> LazyText:
     """The message with `{name}` replaced by the value of that name; one that is an exception is what it says."""

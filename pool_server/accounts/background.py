@@ -15,6 +15,7 @@ from typing import Any
 from pool_server.accounts.credentials import escrow
 from pool_server.accounts.credentials.back_off import BackOff
 from pool_server.accounts.credentials.refresh import BACK_OFF_LONGEST_S, Refresher, RefreshError, RefreshOutcome
+from pool_server.accounts.credentials.scan import because
 from pool_server.accounts.credentials.write_back import CredentialWriter
 from pool_server.accounts.health import learning
 from pool_server.accounts.health.polling import LONGEST_S, Poller
@@ -258,7 +259,7 @@ class Background:
         except Exception as exc:  # the watcher's own kinds, which it does not name
             self._unwatched += 1
             if self._unwatched == 1:
-                log.warning("the pool folder cannot be watched, it is looked at instead: %s", type(exc).__name__)
+                log.warning("the pool folder cannot be watched, it is looked at instead: %s", _cause(exc))
         if not self._stop.is_set():
             await self._look()
 
@@ -335,3 +336,10 @@ def _directory(folder: Path) -> tuple[int, int]:
     except OSError:
         return 0, 0
     return seen.st_dev, seen.st_ino
+
+
+def _cause(error: Exception) -> str:
+    """What is behind it: the watcher wraps what goes wrong in groups."""
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return because(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"[:200]

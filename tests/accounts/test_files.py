@@ -114,6 +114,27 @@ def test_a_file_without_a_provider_in_its_name_is_nobodys_account(
     assert pool.reload().rejected == [] and len(pool.accounts.describe_all()) == 2
 
 
+@pytest.mark.parametrize(
+    ("name", "data", "taken"),
+    [
+        ("gemini/openai_a.json", {"api_key": "sk-1234567890"}, False),
+        ("claude/kimi_a.json", {"api_key": "sk-1234567890"}, False),
+        ("qwen/claude_a.json", {"api_key": "sk-1234567890"}, False),
+        ("openai/deepseek_a.json", {"api_key": "sk-1234567890", "base_url": "https://ai.example.com"}, False),
+        ("codex/openai_a.json", {"OPENAI_API_KEY": "sk-1234567890"}, True),  # names its vendor
+        ("claude/claude_openai_a.json", {"api_key": "sk-1234567890"}, True),
+        ("claude_openai_a.json", {"api_key": "sk-1234567890"}, True),
+        ("claude/gemini_a.json", {"claudeAiOauth": {"accessToken": "tok-1234567890"}}, True),  # its shape says whose
+    ],
+)
+def test_a_key_whose_folder_and_name_say_two_vendors_goes_to_neither(
+    tmp_path: Path, name: str, data: dict[str, Any], taken: bool
+) -> None:
+    pool = Pool(tmp_path, {name: data})
+    assert (len(pool.accounts.describe_all()), len(pool.accounts.rejected())) == ((1, 0) if taken else (0, 1))
+    assert taken or "rename it" in pool.accounts.rejected()[0]["reason"]
+
+
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "x.json")
     with pytest.raises(CredentialRejectedError, match="not a regular file"):

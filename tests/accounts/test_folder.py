@@ -317,6 +317,13 @@ def test_a_folder_that_comes_back_is_watched_again(tmp_path: Path, monkeypatch: 
     running(p, act)
 
 
+def test_why_a_folder_cannot_be_watched_is_said() -> None:
+    behind = OSError(errno.EMFILE, "Too many open files")
+    for error in (behind, ExceptionGroup("tasks", [behind]), ExceptionGroup("a", [ExceptionGroup("b", [behind])])):
+        assert background._cause(error) == "cannot be read: Too many open files"
+    assert background._cause(ExceptionGroup("a", [ValueError("no UTF-8")])) == "ValueError: no UTF-8"
+
+
 def test_a_folder_that_cannot_be_watched_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     p = pool(tmp_path)
 

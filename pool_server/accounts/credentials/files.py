@@ -142,6 +142,13 @@ def parse(data: dict[str, Any], file: CredentialFile, *, now: float) -> Credenti
     if not file.named:
         refuse_unnamed(data, file.account.partition(":")[2])
     found = provider_module(file.provider).parse(data, file.account, now=now)
+    if "api_key" in data and (other := file.contradicted) is not None:
+        words = lazy(
+            "its folder says {folder}, its name {other}: an API key goes to one of them only; rename it",
+            folder=file.provider.value,
+            other=other.value,
+        )
+        raise CredentialRejectedError(words)
     renames = Fields(data).names_for("renames")
     return msgspec.structs.replace(found, renames=renames) if renames else found
 

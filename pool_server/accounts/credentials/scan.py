@@ -35,6 +35,12 @@ class CredentialFile(msgspec.Struct, frozen=True):
     name: str
     named: bool = True
 
+    @property
+    def contradicted(self) -> Provider | None:
+        """Another vendor that the file's name says than its folder does, None where they agree."""
+        other = next((owner for prefix, owner in _PREFIXES.items() if self.path.name.startswith(prefix)), None)
+        return None if other is self.provider or "/" not in self.name else other
+
 
 class RejectedFile(msgspec.Struct, frozen=True):
     """A file or folder that is not used and the reason, in one line without anything secret."""
