@@ -52,12 +52,12 @@ class Caller(threading.Thread):
 
     def __init__(self, url: str, key: str, enough: int) -> None:
         super().__init__(daemon=True)
-        self._url, self._key, self._enough = url, key, enough
+        self._url, self._key, self.enough = url, key, enough
         self.answered = 0
         self.refused: list[tuple[int, str]] = []
 
     def run(self) -> None:
-        while self.answered < self._enough:
+        while self.answered < self.enough:
             headers = {"Authorization": f"Bearer {self._key}", "Content-Type": "application/json"}
             request = urllib.request.Request(self._url + "/v1/messages", json.dumps(ASK).encode(), headers)
             try:
