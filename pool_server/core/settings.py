@@ -214,6 +214,8 @@ class LedgerSettings(Section, frozen=True):
     retention_days: Annotated[int, Meta(ge=1, le=36500)] = 90
     friends_see: Literal["own", "pool", "names"] = "pool"
     timezone: str = "UTC"
+    durable: Literal["node", "store"] = "node"  # with store_url: where a record is before an answer's last byte
+    journal_mb: Annotated[int, Meta(ge=4, le=1024)] = 64  # with store_url: of what waits for the database, a worker
 
 
 class ModelPrice(Section, frozen=True):

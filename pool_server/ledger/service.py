@@ -9,12 +9,12 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import islice
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import msgspec
 
 from pool_server.core.models import Usage, UsageRecord, WindowObservation
-from pool_server.core.settings import Settings
+from pool_server.core.settings import LedgerSettings, Settings
 from pool_server.core.tasks import PeriodicTasks, running_loop, wait_at_most
 from pool_server.ledger import quota_history, retention
 from pool_server.ledger.embedded import consistency
@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 
 MAX_WAITING = 100_000  # records kept in memory while the store cannot be written
 RETRY_S = 2.0
+IN_STORE_S = 0.25  # an answer's end waits so long for a database that is to have its record
 HOURS_TOLD_S = 3600.0
 HOURS_KNOWN_S = 28 * 86400.0
 LEFT_BEHIND_S = 60.0  # between looks for what processes left that ended badly since the start
@@ -85,12 +86,16 @@ class Ledger:
         self._sightings = self.port.watch(_not_kept)
         self._channel = self.port.sender(self._failed)
         self._write_ahead = (
-            store.write_ahead_log(self._channel, PendingRecord.packed, self._owing, self._adopt)
+            store.write_ahead_log(
+                self._channel, PendingRecord.packed, self._owing, self._adopt, **_journal(self.port, settings.ledger)
+            )
             if write_ahead
             else None
         )
         self._under_way = Slots(store.folder) if write_ahead else None
         self._waiting: deque[PendingRecord] = deque()
+        self._in_log_alone = 0  # records that wait and have no room in memory
+        self._reread: deque[bytes] = deque()  # such records, being tried again
         self._tried: dict[int, PendingRecord] = {}  # by identity: of those that waited, what the store is asked to take
         self._retry: asyncio.Task[None] | None = None
         self._tasks = PeriodicTasks()
@@ -132,7 +137,7 @@ class Ledger:
     @property
     def waiting(self) -> int:
         """Records that the store does not have because it cannot be written."""
-        return len(self._waiting) + len(self._tried)
+        return len(self._waiting) + len(self._tried) + self._in_log_alone
 
     @property
     def unlogged(self) -> int:
@@ -266,6 +271,8 @@ class Ledger:
     def _wait(self, entry: PendingRecord) -> bool:
         if len(self._waiting) < MAX_WAITING:  # the oldest stay: the log has them
             self._waiting.append(entry)
+        elif self._write_ahead is not None and not self._write_ahead.unlogged:
+            self._in_log_alone += 1  # all that came was logged
         else:
             self.lost += 1
         self.healthy = False
@@ -279,11 +286,12 @@ class Ledger:
     async def _write_waiting(self) -> None:
         """Try again until everything that waits is written; at the end of the ledger, once more."""
         pause = True
-        while self._waiting or self._behind:
+        while self._waiting or self._behind or self._in_log_alone or self._reread:
             if pause and not self._closing.is_set():
                 await wait_at_most(self._closing, RETRY_S)
             last_try = self._closing.is_set()
             batch = [self._waiting.popleft() for _ in range(min(_RETRY_BATCH, len(self._waiting)))]
+            batch = batch or await self._from_log()
             self._tried = {id(entry): entry for entry in batch}
             written = await asyncio.gather(*(self._channel.send(entry) for entry in batch))  # what fails waits again
             self._tried.clear()
@@ -300,6 +308,16 @@ class Ledger:
         if self._write_ahead is not None:
             self._write_ahead.made_up()
         log.warning("usage records are written again")
+
+    async def _from_log(self) -> list[PendingRecord]:
+        """Records of which only the log knows, and with them others, which count once."""
+        if self._in_log_alone and not self._reread and self._write_ahead is not None:
+            try:
+                self._reread.extend(await asyncio.to_thread(self._write_ahead.contents))
+            except OSError as exc:
+                log.error("%d usage records wait for the next start: %s", self._in_log_alone, exc.strerror or exc)
+            self._in_log_alone = 0
+        return _entries([self._reread.popleft() for _ in range(min(_RETRY_BATCH, len(self._reread)))])
 
     async def start(self, *, leader: bool = True) -> None:
         """Begin the background work; one process of several, the leader, forgets what is old."""
@@ -364,6 +382,13 @@ class Ledger:
     async def sum_months(self) -> None:
         """Make the rows of closed months that have none or have grown since. Raises StoreError."""
         await self.port.sum_up(self._clock(), self._closing)
+
+
+def _journal(port: LedgerPort, settings: LedgerSettings) -> dict[str, Any]:
+    """How the write-ahead log is kept, which a network is behind."""
+    if port.instant:
+        return {}
+    return {"size": settings.journal_mb << 20, "within_s": IN_STORE_S if settings.durable == "store" else 0.0}
 
 
 def _tell(left: Leftover) -> None:

@@ -92,6 +92,8 @@ SETTINGS = {
     "ledger.retention_days": "How long single requests are kept, days; sums stay",
     "ledger.friends_see": "What friends see: their own numbers, the pool's sums, or others' names too",
     "ledger.timezone": "Where days, weeks and months begin",
+    "ledger.durable": "Of several machines: before an answer ends its record is on the disk, or in the database, too",
+    "ledger.journal_mb": "Of several machines: what a worker keeps on disk for a database that is away, MB",
     "budgets.connections": "Client connections in all",
     "budgets.connections_per_address": "Client connections from one address",
     "budgets.first_byte_s": "How long a new connection may say nothing, seconds",

@@ -161,7 +161,7 @@ def test_a_full_log_waits_for_the_engine(desk: Desk, monkeypatch: pytest.MonkeyP
 def test_what_the_log_cannot_take_goes_to_the_engine(trouble: str, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[object] = []
 
-    def refuse(*what: object) -> None:
+    def refuse(*what: object, **_: Any) -> None:
         tried.append(what)
         raise OSError(28, "No space left on device")
 
@@ -292,3 +292,45 @@ def test_whatever_company_items_have_they_are_kept_in_order(
         assert (desk.there, desk.logs) == (sent, [])
 
     run(test)
+
+
+class SlowEngine:
+    """Keeps an item when it is told to."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, asyncio.Future[bool]]] = []
+
+    def send(self, item: str) -> asyncio.Future[bool]:
+        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self.asked.append((item, future))
+        return future
+
+
+@pytest.mark.parametrize(
+    ("within_s", "kept", "owing"), [(60.0, True, False), (0.05, False, False), (60.0, False, True)]
+)
+def test_what_must_be_in_the_engine_is_said_when_it_is_or_had_its_time(
+    tmp_path: Path, within_s: float, kept: bool, owing: bool
+) -> None:
+    async def go() -> None:
+        engine = SlowEngine()
+        log = WriteAheadLog(tmp_path, engine, _content, lambda: owing, within_s=within_s)
+        said = [log.send("one"), log.send("two")]
+        async with asyncio.timeout(30):
+            while not owing and len(engine.asked) < 2:
+                await asyncio.sleep(0.005)
+            if kept:
+                assert [future.done() for future in said] == [False, False]
+                engine.asked[0][1].set_result(True)
+                assert await said[0] and not said[1].done()
+                engine.asked[1][1].set_result(False)  # its `failed` has it, and the log
+            assert await asyncio.gather(*said) == [True, True]
+            assert sorted(log.contents()) == [b"one", b"two"]
+            closing = asyncio.create_task(log.close())
+            while not closing.done():
+                for _, future in engine.asked:
+                    if not future.done():
+                        future.set_result(True)
+                await asyncio.sleep(0.005)
+
+    asyncio.run(go())

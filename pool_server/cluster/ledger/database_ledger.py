@@ -200,6 +200,8 @@ class DatabaseLedger(LedgerPort):
         return cut
 
     async def forget(self, now: float, retention_days: int, closing: asyncio.Event) -> None:
+        if not self._mine():
+            return  # who adds to the sums forgets, too
         cut = await self._thread.ask(self._cut(now, retention_days))
         ask = "select pool.forget_1($1, $2, $3, $4)"
         while await self._thread.ask(self._thread.pool.value(ask, cut.records, cut.minutes, cut.hours, _FORGET_STEP)):

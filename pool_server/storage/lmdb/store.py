@@ -131,9 +131,12 @@ class Store:
         content: Callable[[T], bytes],
         owing: Callable[[], bool],
         adopted: Callable[[list[bytes]], None] | None = None,
+        *,
+        size: int = 0,
+        within_s: float = 0.0,
     ) -> WriteAheadLog[T]:
         """Makes a channel's items durable in a log first, in this folder. See `WriteAheadLog`."""
-        return WriteAheadLog(self.folder, channel, content, owing, adopted)
+        return WriteAheadLog(self.folder, channel, content, owing, adopted, size=size, within_s=within_s)
 
     def orphans(self, *, everywhere: bool = False) -> Iterator[list[bytes]]:
         """What the logs of processes that died have to tell; each is removed when the next one is asked for.

@@ -67,6 +67,9 @@ class WriteAheadLog(Generic[T]):
     for the channel's `failed` to keep: the log stays as long as `owing()`, and `made_up` says when that is over.
     Where the disk has no room for a log, that of a dead process is gone on with: `adopted` is told on the loop
     what it holds, and keeps it likewise.
+
+    `size` bytes are the log's, 0 = the usual. With `within_s` an item is said to be durable when the engine has it as
+    well, or does not take it within so long.
     """
 
     def __init__(
@@ -76,7 +79,13 @@ class WriteAheadLog(Generic[T]):
         content: Callable[[T], bytes],
         owing: Callable[[], bool] = lambda: False,
         adopted: Callable[[list[bytes]], None] | None = None,
+        *,
+        size: int = 0,
+        within_s: float = 0.0,
     ) -> None:
+        self._size = size
+        self._within_s = within_s
+        self._file: LogFile | None = None  # the thread's
         self._folder = folder
         self._channel = channel
         self._content = content
@@ -142,6 +151,10 @@ class WriteAheadLog(Generic[T]):
             self._readers.append((self._sent, reader))
             self._hand_over()
             await reader
+
+    def contents(self) -> list[bytes]:
+        """What the log holds now. Blocks; raises OSError."""
+        return [] if self._file is None else self._file.contents
 
     def made_up(self) -> None:
         """What the engine could not take was written by other ways."""
@@ -222,13 +235,15 @@ class WriteAheadLog(Generic[T]):
 
     def _make(self, loop: asyncio.AbstractEventLoop) -> LogFile:
         try:
-            return LogFile(self._folder)
+            self._file = LogFile(self._folder, size=self._size)
+            return self._file
         except OSError:
             found = LogFile.adopt(self._folder) if self._adopted is not None else None
             if found is None or self._adopted is None:
                 raise
             file, contents = found
             loop.call_soon_threadsafe(self._adopted, contents)  # before any batch is said to be kept
+            self._file = file
             return file
 
     def _tell(self, batch: _Batch[T], kept: bool) -> None:
@@ -241,6 +256,9 @@ class WriteAheadLog(Generic[T]):
 
     def _follow(self, batch: _Batch[T]) -> None:
         """The log has a batch: it is durable, and the engine follows soon."""
+        if self._within_s and not self._owing():
+            self._follow_at_once(batch)
+            return
         for future in batch.futures:
             if not future.done():
                 future.set_result(True)
@@ -250,6 +268,18 @@ class WriteAheadLog(Generic[T]):
             self._hand_over()
         elif self._timer is None:
             self._timer = batch.loop.call_later(FOLLOW_S, self._hand_over)
+
+    def _follow_at_once(self, batch: _Batch[T]) -> None:
+        """Nobody is told before the engine has it, or has had its time."""
+        self._hand_over()
+        self._durable = batch.last
+        for kept, future in zip(self._to_engine(batch.items), batch.futures, strict=False):
+            kept.add_done_callback(partial(_say_kept, future))
+        batch.loop.call_later(self._within_s, self._say_all_kept, batch.futures)
+
+    def _say_all_kept(self, futures: Sequence[Future]) -> None:
+        for future in futures:
+            _say_kept(future)
 
     def _instead(self, batch: _Batch[T]) -> None:
         """The log could not take a batch: it is durable when the engine has it."""
@@ -299,3 +329,8 @@ class WriteAheadLog(Generic[T]):
                 self._readers.append((wanted, reader))
             elif not reader.done():
                 reader.set_result(None)
+
+
+def _say_kept(future: Future, _: Future | None = None) -> None:
+    if not future.done():
+        future.set_result(True)
