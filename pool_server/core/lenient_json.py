@@ -57,6 +57,29 @@ def strict_json(data: bytes) -> bytes | None:
     return plain.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace").encode()
 
 
+def beyond_reading(data: bytes) -> bool:
+    """Whether this looks whole and is too large to be read leniently: nobody here can tell what is in it."""
+    text = data.strip(BLANK) if len(data) > _MOST else b""
+    return text[:1] in (b"{", b"[") and text[-1:] in (b"}", b"]")
+
+
+def why_unread(data: bytes) -> str:
+    """Why a whole answer that should be JSON cannot be taken for one, in words for whoever asked."""
+    text = data.strip(BLANK)
+    if not text:
+        return "the answer is empty"
+    large = len(data) > _MOST
+    try:
+        msgspec.json.decode(b"" if large else text)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        if text[-1:] not in (b"}", b"]") and (large or "truncated" in str(error)):
+            return "the answer ended before it was complete"
+        if large:
+            return f"the answer is not valid JSON, and with {len(data)} bytes too large to be read all the same"
+        return "the answer is not valid JSON"
+    return "the answer is JSON of no known form"
+
+
 def _no_constant(name: str) -> None:
     return None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pool_server.core.enums import MODEL_CALLS, Dialect, ObjectKind, Operation, Signal
+from pool_server.core.lenient_json import beyond_reading
 from pool_server.core.models import Usage
 from pool_server.dialects import chat, gemini, messages, responses
 from pool_server.dialects.types import FAULT, RENDERED, SIGNALS, TERMINAL, Meter
@@ -119,7 +120,8 @@ class StreamMeter(_Facts):
 
 
 class JsonMeter(_Meter):
-    """Collects a JSON answer, up to `JSON_CAP` bytes, and reads it when it is whole.
+    """Collects a JSON answer, up to `JSON_CAP` bytes, and reads it when it is whole; what is beyond reading passes, its
+    usage unknown.
 
     `any_body` says that the answer need not be JSON to be whole (images, audio, lists of another shape) and may be the
     results of a batch, which are read line by line, however many there are. With `results_only` nothing else counts: a
@@ -196,7 +198,7 @@ class JsonMeter(_Meter):
                 lines.feed(body)
                 return self._results(lines)
         found = self._judged(self._read(body)) if body else 0
-        if not found and self._any_body:
+        if not found and (self._any_body or beyond_reading(body)):
             self._reader.complete = True
             return Signal.TERMINAL
         return SIGNALS[found]

@@ -18,7 +18,7 @@ from typing import Protocol
 from pool_server import dialects
 from pool_server.core.enums import Outcome, Signal
 from pool_server.core.models import Fault
-from pool_server.providers import Shield, network_fault
+from pool_server.providers import Shield, network_fault, unusable_answer
 from pool_server.providers.evidence.table import PASSED_ON
 
 HOLD_EVENTS = 32
@@ -304,7 +304,7 @@ class StreamAnswer(RelayedAnswer):
             rest = self._shield.feed(self._transformer.finish()) + self._shield.rest()
         except UnusableAnswerError as why:
             self.over = False
-            return self.broken(network_fault(str(why)))
+            return self.broken(unusable_answer(str(why)))
         return self._with_held(end, rest)
 
     def _feed_rest(self, piece: bytes) -> Signal:
@@ -367,7 +367,7 @@ class StreamAnswer(RelayedAnswer):
                 rest = (self._transformer.feed(rest) if rest else b"") + self._transformer.finish()
             except UnusableAnswerError as why:
                 self.over = False
-                return self.broken(network_fault(str(why)))
+                return self.broken(unusable_answer(str(why)))
         rest = self._shield.feed(rest) + self._shield.rest()
         if end is not None:
             return self._with_held(end, rest)

@@ -25,7 +25,7 @@ from pool_server.gateway.attempts.refusals import Refusals
 from pool_server.gateway.attempts.serving_model import next_in_chain
 from pool_server.gateway.attempts.uncarried import Uncarried
 from pool_server.gateway.http.body import MEMORY_LIMIT
-from pool_server.gateway.http.decoding import DecodedAnswer, decoded, decoded_refusal
+from pool_server.gateway.http.decoding import DecodedAnswer, decoded, decoded_refusal, unknown_coding
 from pool_server.gateway.http.programs import program, repeats_unavailable
 from pool_server.gateway.objects import Tracking
 from pool_server.gateway.objects.continuity import Continuity, drop_turn_state
@@ -36,7 +36,7 @@ from pool_server.gateway.transports import UpstreamRefusal
 from pool_server.gateway.upstream import UpstreamError, refusal_body
 from pool_server.http1 import Answer
 from pool_server.http1 import Body as RequestBody
-from pool_server.providers import Credential, network_fault, provider_module, providers_for
+from pool_server.providers import Credential, network_fault, provider_module, providers_for, unusable_answer
 from pool_server.users import Denied, Principal, Reservation
 
 log = logging.getLogger("pool_server.gateway")
@@ -355,13 +355,13 @@ class Exchange:
                 return decoded(answer)
             except dialects.BadEncodingError:
                 answer.close()
-                return network_fault("the answer came in a content coding that was not asked for")
+                return unusable_answer(f"the answer came {unknown_coding(answer.fields)}")
         try:
             refusal = await refusal_body(answer)
         finally:
             answer.close()
-        refusal = decoded_refusal(refusal, answer.fields, _REFUSAL_KEPT)
-        return UpstreamRefusal(answer.status, answer.headers, answer.fields, refusal)
+        refusal, unread = decoded_refusal(refusal, answer.fields, _REFUSAL_KEPT)
+        return UpstreamRefusal(answer.status, answer.headers, answer.fields, refusal, unread)
 
     def look_after(self, account: str, since: float, give_up: Callable[[], None]) -> None:
         """The account's answer has begun and said nothing since then: see whether its host lives, `give_up` if not."""

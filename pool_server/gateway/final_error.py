@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pool_server.accounts import Decision
 from pool_server.core.enums import Denial, ErrorKind, Outcome, Provider, Refusal, SpoolFullReason
 from pool_server.core.models import ClientError, Fault
+from pool_server.providers import UNUSABLE
 from pool_server.providers.evidence.reading import untold
 from pool_server.providers.evidence.table import EVIDENCE, ToldAs
 from pool_server.users import Denied
@@ -154,14 +155,14 @@ def unserved(
     return _nobody(decision, name, model, repeats, provider, home=home)
 
 
-def itself(fault: Fault, provider: Provider | None) -> ClientError:
-    """A refusal that is the request's, in the provider's own words where it has any."""
+def itself(fault: Fault, provider: Provider | None, unread: str = "") -> ClientError:
+    """A refusal that is the request's, in the provider's own words where it has any; `unread` says why they are not
+    known."""
     status = fault.status if 400 <= fault.status < 500 else 400
     kind = _ITSELF_KIND.get(status, ErrorKind.BAD_REQUEST)
     if fault.message == untold(fault.status):
-        message = (
-            f"{provider.value if provider else 'The provider'} refused this call ({fault.message}) and said no more."
-        )
+        said = f", {unread}." if unread else " and said no more."
+        message = f"{provider.value if provider else 'The provider'} refused this call ({fault.message}){said}"
         return ClientError(kind, message, status, code=fault.code, provider=provider)
     return ClientError(kind, fault.message, status, code=fault.code, provider=provider, own_words=True)
 
@@ -226,7 +227,8 @@ def _after(
     if told is ToldAs.ACCOUNT:
         return _nobody(decision, name, model, repeats, provider, fault)
     if told is ToldAs.UNREACHABLE:
-        message = f"{name} could not be reached: {sentence(fault.message or 'no answer')}"
+        what = "gave no answer that can be passed on" if fault.code == UNUSABLE else "could not be reached"
+        message = f"{name} {what}: {sentence(fault.message or 'no answer')}"
         return ClientError(ErrorKind.UNREACHABLE, message, 502, now + _RETRY_S, provider=provider)
     message = f"{name} cannot answer now: {sentence(fault.message or fault.kind.value)}"
     return ClientError(ErrorKind.UNREACHABLE, message, 503, retry_at, fault.code, provider)

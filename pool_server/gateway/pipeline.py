@@ -64,10 +64,9 @@ class Pipeline:
         self._credential: Credential
         self.shield: Shield  # of the credential that is asked with
         self._transformer: Transformer | None = None
-        self._unsealed = False
+        self._unsealed = self._shown = False  # shown: the client has something of an account's answer
         self._cured_of: set[Cure] = set()  # of this attempt's account
         self._kept: tuple[UpstreamRefusal, Fault, Shield] | None = None  # the last one that was not passed on
-        self._shown = False  # the client has something of an account's answer
         self._source: UpstreamAnswer | None = None
         self._patience_s = SILENT_S
         self._answer: RelayedAnswer | None = None
@@ -132,8 +131,7 @@ class Pipeline:
 
     async def refuse(self, error: ClientError, outcome: Outcome | None = None) -> None:
         """Records and tells an error of the pool's own."""
-        if outcome is None:
-            outcome = final_error.outcome_of(error, attempted=bool(self._x.attempts))
+        outcome = outcome or final_error.outcome_of(error, attempted=bool(self._x.attempts))
         await record(self._x, outcome, error.status, error.message)
         kept = self._kept
         if kept is not None and error.own_words and kept[1].message == error.message:
@@ -323,7 +321,8 @@ class Pipeline:
             await record(x, Outcome.REQUEST_FAULT, refusal.status, fault.message)
             await self._transport.refuse(told, fault, self.shield)
         else:  # no client can make anything of nothing
-            await self.refuse(final_error.itself(fault, self._credential.provider), Outcome.REQUEST_FAULT)
+            told_of = final_error.itself(fault, self._credential.provider, refusal.unread)
+            await self.refuse(told_of, Outcome.REQUEST_FAULT)
         return None
 
     # -- its answer

@@ -41,12 +41,14 @@ class WaitTimers:
 
 
 class UpstreamRefusal(msgspec.Struct, frozen=True):
-    """An upstream's answer that is no success. `fields` are its headers by lower-case name."""
+    """An upstream's answer that is no success. `fields` are its headers by lower-case name, `unread` says why its words
+    are not known although there are some."""
 
     status: int
     headers: list[tuple[str, str]]
     fields: dict[str, str]
     body: bytes
+    unread: str = ""
 
 
 class UpstreamAnswer(Protocol):

@@ -24,7 +24,7 @@ from pool_server.providers.codex import sign_in as page_sign_in
 from pool_server.providers.codex.module import Codex
 from pool_server.providers.codex.sign_in import SignInRefusedError
 from pool_server.providers.credential import Credential, CredentialRejectedError, fingerprint
-from pool_server.providers.evidence.rules import network_fault
+from pool_server.providers.evidence.rules import UNUSABLE, network_fault, unusable_answer
 from pool_server.providers.gemini.module import Gemini
 from pool_server.providers.keys import base_for, refuse_unnamed
 from pool_server.providers.keys.reading import vendor_of
@@ -64,6 +64,7 @@ def catalogue_request(cred: Credential, settings: Settings, client_version: str)
 __all__ = [
     "HIDDEN",
     "SPECS",
+    "UNUSABLE",
     "Credential",
     "CredentialRejectedError",
     "Credits",
@@ -94,6 +95,7 @@ __all__ = [
     "refuse_unnamed",
     "short",
     "surely_has_model",
+    "unusable_answer",
     "usage_report",
     "vendor_of",
 ]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from pool_server import dialects
 from pool_server.core.enums import Dialect, Operation, Signal
-from pool_server.core.lenient_json import BLANK
+from pool_server.core.lenient_json import BLANK, why_unread
 from pool_server.core.models import Fault
 from pool_server.gateway.answer import (
     WITHHOLD,
@@ -20,7 +20,7 @@ from pool_server.gateway.answer import (
     UnusableAnswerError,
     Write,
 )
-from pool_server.providers import network_fault
+from pool_server.providers import unusable_answer
 
 _FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")  # what an event stream begins with
 _JSON = (b"{", b"[", b"")  # what a JSON answer begins with, or nothing yet
@@ -80,7 +80,7 @@ class BufferedAnswer(RelayedAnswer):
         if isinstance(step, Fault):
             return step
         if step is None and not self.meter.complete:
-            return self.broken(network_fault("the answer ended before it was complete"))
+            return self.broken(unusable_answer(why_unread(self.meter.body)))
         return self._whole(step)
 
     def _whole(self, end: End | None) -> Step:
@@ -88,7 +88,7 @@ class BufferedAnswer(RelayedAnswer):
         try:
             rest = self._shield.feed(self._transformer.finish()) if self._transformer is not None else b""
         except UnusableAnswerError as why:
-            return self.broken(network_fault(str(why)))
+            return self.broken(unusable_answer(str(why)))
         rest += self._shield.rest()
         end = end or self._complete()
         self.ending = Ending.COMPLETE  # an error is a whole body too
@@ -119,7 +119,7 @@ class FoldedAnswer(BufferedAnswer):
             body = self._shield.feed(self._transformer.finish()) + self._shield.rest()
         except UnusableAnswerError as why:
             self.over = False
-            return self.broken(network_fault(str(why)))
+            return self.broken(unusable_answer(str(why)))
         end = end or self._complete()
         self.ending = Ending.COMPLETE  # an error is a whole body too
         return self._with_held(end, body)
@@ -152,4 +152,4 @@ class UndecidedAnswer(RelayedAnswer):
 
     def finish(self, now: float) -> Step:
         self.done = True
-        return self.broken(network_fault("the answer ended before it was complete"))
+        return self.broken(unusable_answer("the answer is empty"))

@@ -107,16 +107,21 @@ def coding(fields: dict[str, str]) -> str:
     return "" if encoding == "identity" else encoding
 
 
-def decoded_refusal(body: bytes, fields: dict[str, str], cap: int) -> bytes:
-    """A refusal's body as it can be read, at most `cap` bytes of it; b"" where its coding is not known."""
+def unknown_coding(fields: dict[str, str]) -> str:
+    """The content coding that nobody asked for, in words."""
+    return f"in the content coding {coding(fields)[:40]!r}, which was not asked for and cannot be read"
+
+
+def decoded_refusal(body: bytes, fields: dict[str, str], cap: int) -> tuple[bytes, str]:
+    """A refusal's body as it can be read, at most `cap` bytes of it, and "" or why it cannot be read."""
     encoding = coding(fields)
     if not encoding:
-        return body
+        return body, ""
     try:
         inflater = Inflater(encoding)
     except BadEncodingError:
-        return b""
+        return b"", unknown_coding(fields)
     decoded = inflater.feed(body)
     while inflater.more and len(decoded) < cap:
         decoded += inflater.feed(b"")
-    return decoded[:cap]
+    return decoded[:cap], ""

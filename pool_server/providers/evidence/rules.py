@@ -361,6 +361,14 @@ def _fault(
     return Fault(kind, scope, retry_at, short(word, 80), message_of(facts, status), status, windows)
 
 
+UNUSABLE = "unusable_answer"
+
+
+def unusable_answer(why: str) -> Fault:
+    """An answer came whole, and nothing can be made of it; as little as with no answer is an account to blame."""
+    return Fault(FaultKind.NETWORK, OF_PROVIDER, code=UNUSABLE, message=short(why))
+
+
 def network_fault(exc_text: str) -> Fault:
     """No connection, cut off or timed out, in the words of the exception. It cools no account: the pool's own line may
     be the cause, and one dead line must not look like an exhausted pool."""

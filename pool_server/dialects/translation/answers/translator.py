@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import msgspec
 
 from pool_server.core.enums import Dialect
-from pool_server.core.lenient_json import read_answer
+from pool_server.core.lenient_json import beyond_reading, read_answer, why_unread
 from pool_server.dialects.translation.answers.choices import Choices, first_of
 from pool_server.dialects.translation.answers.fold import Fold, WholeAnswer
 from pool_server.dialects.translation.answers.sequence import HELD, Sequencer, Terms, Writer
@@ -150,7 +150,9 @@ class ResponseTranslator:
         """Take an answer in one piece; return the client's, or all of its events."""
         found = read_answer(body, JSON)
         inner = found.get("response", found) if isinstance(found, dict) and self._upstream in GOOGLE else found
-        if not isinstance(inner, dict) or (inner.get("error") and not inner.get("output")):
+        if found is None and beyond_reading(body):
+            self._sequencer.fail(ErrorInfo(502, f"{why_unread(body)}.", "api_error"))
+        elif not isinstance(inner, dict) or (inner.get("error") and not inner.get("output")):
             self._sequencer.fail(
                 read_error(0 if isinstance(inner, dict) else 502, inner if isinstance(inner, dict) else body)
             )
