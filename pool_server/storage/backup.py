@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import zstandard
@@ -49,7 +49,7 @@ LOGGED = f"{log_file.PREFIX}backup"  # a member beside an environment: what its 
 BACKUP_FORMAT = 1
 MAX_SMALL_FILE = 1 << 20
 _MAX_MANIFEST = 1 << 20
-_BLOCK, _TAR_BUFFER = 1 << 20, 1 << 18
+_BLOCK, _READ, _TAR_BUFFER = 1 << 20, 1 << 18, 1 << 18
 _WORKERS_S = 5.0  # a restore waits so long for workers of a server that was killed
 
 
@@ -263,11 +263,11 @@ def _tried(source: Path, fresh: Path, forward: Forward | None, tell: Tell) -> tu
 
 def _unpack(source: Path, into: Path, tell: Tell) -> Manifest:
     try:
-        with _reader(source, tell) as tar:
+        with _reader(source, tell) as (tar, stream):
             members = iter(tar)
             manifest = _read_manifest(tar, next(members, None), source)
             for member in members:
-                _take(tar, member, manifest, into, source)
+                _take(stream, member, manifest, into, source)
     except FileNotFoundError:
         raise StoreError(f"there is no backup {source}") from None
     except DecryptionError as exc:
@@ -295,37 +295,45 @@ def _read_manifest(tar: tarfile.TarFile, member: tarfile.TarInfo | None, source:
     return manifest
 
 
-def _take(tar: tarfile.TarFile, member: tarfile.TarInfo, manifest: Manifest, into: Path, source: Path) -> None:
+def _take(stream: _Forward, member: tarfile.TarInfo, manifest: Manifest, into: Path, source: Path) -> None:
     """Unpack one member: only what the manifest names, only plain files, only in the folders a copy has."""
     folder, _, name = member.name.rpartition("/")
     inner = folder.removeprefix(f"{CREDENTIALS}/")  # a provider's folder
     known = folder in ("", *ENVIRONMENTS, CREDENTIALS) or (inner != folder and re.fullmatch(r"[\w-]+", inner))
     plain = known and name not in ("", ".", "..")
-    file = tar.extractfile(member) if plain and member.isreg() and member.name in manifest.files else None
-    if file is None:
+    if not plain or not member.isreg() or member.issparse() or member.name not in manifest.files:
         raise StoreError(f"{source} holds {member.name!r}, which no backup has")
     target = into / folder / name
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     digest = hashlib.sha256()
     descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    # What one block holds is summed and written while the next one is unpacked.
-    with os.fdopen(descriptor, "wb") as out, ThreadPoolExecutor(1) as beside:
-        kept: Future[None] | None = None
-        while block := file.read(_BLOCK):
-            if kept is not None:
-                kept.result()
-            kept = beside.submit(_keep, digest, out, block)
-        if kept is not None:
-            kept.result()
-        out.flush()
+    with os.fdopen(descriptor, "wb", buffering=0) as out:
+        _pass_on(stream, member.size, lambda block: _keep(digest, out, block))
         os.fsync(out.fileno())
     if digest.hexdigest() != manifest.files[member.name]:
         raise StoreError(f"{source} is damaged: {member.name} is not what was backed up")
 
 
-def _keep(digest: hashlib._Hash, out: BinaryIO, block: bytes) -> None:
+def _pass_on(stream: _Forward, size: int, keep: Callable[[memoryview], None]) -> None:
+    """Hand on the next `size` bytes, block after block: what one holds is kept while the next one is unpacked. Two
+    blocks are used in turns, since memory that is always new costs as much as what is done with it."""
+    blocks = memoryview(bytearray(_BLOCK)), memoryview(bytearray(_BLOCK))
+    with ThreadPoolExecutor(1) as beside:
+        kept: Future[None] | None = None
+        for number in range(-(-size // _BLOCK)):
+            block = blocks[number % 2][: min(_BLOCK, size - number * _BLOCK)]
+            stream.fill(block)
+            if kept is not None:
+                kept.result()
+            kept = beside.submit(keep, block)
+        if kept is not None:
+            kept.result()
+
+
+def _keep(digest: hashlib._Hash, out: io.FileIO, block: memoryview) -> None:
     digest.update(block)
-    out.write(block)
+    while block:
+        block = block[out.write(block) :]
 
 
 def _move_aside(data_dir: Path, names: list[str]) -> Path | None:
@@ -399,13 +407,47 @@ class _Told(io.FileIO):
         return read
 
 
+class _Forward:
+    """A stream as the file that `tarfile` wants: it is read from its beginning to its end and never goes back."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self._at = 0
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, to: int) -> int:
+        while self._at < to and self.read(min(_BLOCK, to - self._at)):
+            pass
+        return self._at
+
+    def read(self, size: int) -> bytes:
+        into = bytearray(size)
+        return bytes(into[: self._readinto(memoryview(into))])
+
+    def fill(self, block: memoryview) -> None:
+        """Raises tarfile.ReadError where the stream ends before the block is full."""
+        if self._readinto(block) < len(block):
+            raise tarfile.ReadError("unexpected end of data")
+
+    def _readinto(self, into: memoryview) -> int:
+        done = 0
+        while done < len(into) and (read := self._stream.readinto(into[done:])):
+            done += read
+        self._at += done
+        return done
+
+
 @contextmanager
-def _reader(path: Path, tell: Tell) -> Iterator[tarfile.TarFile]:
+def _reader(path: Path, tell: Tell) -> Iterator[tuple[tarfile.TarFile, _Forward]]:
+    """The copy's members, and the stream that stands at the content of the one that was read last."""
     with io.BufferedReader(_Told(path, tell), 1 << 20) as raw:
         stream: Any = raw
         if is_encrypted(raw.peek(16)):
             stream = io.BufferedReader(DecryptedFile(raw.read, _keys()), 1 << 20)
         if stream.peek(4)[:4] == zstandard.FRAME_HEADER:
-            stream = zstandard.ZstdDecompressor().stream_reader(stream)
-        with tarfile.open(fileobj=stream, mode="r|", bufsize=_TAR_BUFFER) as tar:
-            yield tar
+            stream = zstandard.ZstdDecompressor().stream_reader(stream, read_size=_READ)
+        forward = _Forward(stream)
+        with tarfile.open(fileobj=forward, mode="r:") as tar:  # type: ignore[call-overload]
+            yield tar, forward

@@ -5,21 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
+from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
 from pool_server.storage.change_log.segments import PREFIX, Segment, SegmentError, following, listed, unpacked
 from pool_server.storage.errors import StoreError
-from pool_server.storage.lmdb.change_frames import POSITION, Change, Frame, read_frame
+from pool_server.storage.lmdb.change_frames import POSITION, Frame, read_frame
 from pool_server.storage.lmdb.engine import META, Engine
 from pool_server.storage.lmdb.store import MAP_SIZE, MAX_SIZE
 from pool_server.storage.lmdb.transaction import Txn
 from pool_server.storage.object_store import ObjectStore, ObjectStoreError
 
 AT_ONCE = 8  # pieces that are fetched at the same time
-BATCH = 1000  # transactions that are put back in one
+BATCH, BATCH_BYTES = 10_000, 32 << 20  # transactions, or bytes of changes, that are put back in one
 TRIES = 3  # the pieces of a server that runs are put together meanwhile: then what there is is looked at again
 
+_TABLE = itemgetter(0)  # of a change
 Progress = Callable[[int, int], None]  # so many of so many transactions
 
 
@@ -49,13 +51,13 @@ def roll_forward(
     fetched, short = _fetched(place, position.generation, position.number, until, scratch)
     pieces = _Pieces(fetched, position.number, keys)
     times: list[float] = []
-    tables: dict[str, None] = {}
+    tables: set[str] = set()
     for frame in pieces:
         times.append(frame.at)
-        tables.update((table, None) for table, _, _ in frame.changes)
+        tables.update(map(_TABLE, frame.changes))
     count = best_cut(times, until)
     short = "" if count < len(times) else pieces.broken or short
-    _apply(folder, list(tables), islice(iter(pieces), count), count, progress)
+    _apply(folder, sorted(tables), islice(iter(pieces), count), count, progress)
     return RolledForward(count, times[count - 1] if count else 0.0, short)
 
 
@@ -129,20 +131,38 @@ def _apply(folder: Path, tables: list[str], frames: Iterator[Frame], count: int,
     try:
         engine.end_log()  # what follows is another row of transactions
         done = 0
-        while batch := list(islice(frames, BATCH)):
-            changes = [change for frame in batch for change in frame.changes]
+        for number, changes in _batches(frames):
             engine.run(lambda txn, changes=changes: _put(txn, changes))  # type: ignore[misc]
-            done += len(batch)
+            done += number
             progress(done, count)
     finally:
         engine.close()
 
 
-def _put(txn: Txn, changes: Sequence[Change]) -> None:
-    for table, key, value in changes:
-        if table == META and key == POSITION:
-            continue
-        if value is None:
-            txn.delete(table, key)
-        else:
-            txn.put(table, key, value)
+_Last = dict[str, dict[bytes, bytes | None]]  # table → key → what it was last, None: deleted
+
+
+def _batches(frames: Iterator[Frame]) -> Iterator[tuple[int, _Last]]:
+    """So many transactions at a time, and what they leave of each key: a counter that each of them changed is written
+    once."""
+    frame = next(frames, None)
+    while frame is not None:
+        last: _Last = {}
+        number = size = 0
+        while frame is not None and number < BATCH and size < BATCH_BYTES:
+            for table, key, value in frame.changes:
+                last.setdefault(table, {})[key] = value
+                size += len(value) if value is not None else 0
+            number += 1
+            frame = next(frames, None)
+        yield number, last
+
+
+def _put(txn: Txn, last: _Last) -> None:
+    """In the order of the keys, so that a page is filled once."""
+    last.get(META, {}).pop(POSITION, None)
+    for table, values in last.items():
+        for key, value in values.items():
+            if value is None:
+                txn.delete(table, key)
+        txn.put_many(table, sorted((key, value) for key, value in values.items() if value is not None))
