@@ -82,6 +82,7 @@ _GOOGLE_STATUS = {
 
 def error(dialect: Dialect, err: ClientError, *, now: float, request_id: str = "") -> Answer:
     """(status, headers, body) of a whole error answer. `err.message` need not say when to come back: this does."""
+    err = _as_told(err, now)
     headers = [("Content-Type", "application/json")]
     seconds, passing = _wait(err, now), _passes(err, now)
     if seconds or passing:
@@ -117,6 +118,7 @@ def stream_error(dialect: Dialect, err: ClientError, *, now: float, sequence: in
     Write a blank line before it where the stream stands within an event (`Meter.at_boundary` is False). `sequence` is
     the number of the next event where the dialect counts them.
     """
+    err = _as_told(err, now)
     if dialect is Dialect.MESSAGES:
         return b"event: error\ndata: " + dumps(_anthropic(err, now, "")) + b"\n\n"
     if dialect in (Dialect.GEMINI, Dialect.CODE_ASSIST):
@@ -132,6 +134,7 @@ def stream_error(dialect: Dialect, err: ClientError, *, now: float, sequence: in
 
 def ws_error(err: ClientError, *, now: float) -> str:
     """A Responses WebSocket error frame (JSON text): `{"type":"error","status","error":{…},"headers":{…}}`."""
+    err = _as_told(err, now)
     status, headers, _ = error(Dialect.RESPONSES, err, now=now)
     shown = {name.lower(): value for name, value in headers if name != "Content-Type"}
     frame = {"type": "error", "status": status, "error": _codex(err, now), "headers": shown}
@@ -153,6 +156,15 @@ def header_safe(value: str) -> str:
     )
     safe = plain.encode("latin-1", "replace").decode("latin-1")
     return "".join(c for c in safe if c.isprintable())[:_LONGEST_HEADER]
+
+
+def _as_told(err: ClientError, now: float) -> ClientError:
+    """A limit that frees within a minute, as one on requests at the same time does, is told as a limit of pace: its
+    client waits and goes on by itself, where it gives up at a quota."""
+    if err.kind is not ErrorKind.LIMIT or err.retry_at is None or _wait(err, now) > _PATIENCE_S + 1:
+        return err
+    # A minute's count frees a second after the minute, for which some clients wait no more.
+    return msgspec.structs.replace(err, kind=ErrorKind.RATE, retry_at=min(err.retry_at, now + _PATIENCE_S))
 
 
 def _passes(err: ClientError, now: float) -> bool:

@@ -204,12 +204,31 @@ def test_codex_shows_final_errors_and_retries_passing_ones() -> None:
             ErrorKind.DRAINING,
             ErrorKind.BUSY,
             ErrorKind.RATE,
+            ErrorKind.LIMIT,  # it frees within a minute
             ErrorKind.UNREACHABLE,
             ErrorKind.CONTINUATION,
         )
         assert (failed["response"]["error"]["code"] == "invalid_prompt") is not passing
         assert failed["response"]["error"]["message"].startswith("Every account is used up.")
     assert [dialect for dialect in Dialect if ends_stream(dialect)] == [Dialect.RESPONSES]
+
+
+@pytest.mark.parametrize("dialect", list(Dialect))
+@pytest.mark.parametrize("seconds", [0.2, 5, 60, 61, 62, 3600, None])
+def test_a_limit_that_frees_within_a_minute_is_waited_for(dialect: Dialect, seconds: float | None) -> None:
+    """Claude Code waits for a Retry-After of 60 at most, Codex hides a 429 that it waits for in vain."""
+    status, headers, body = told(dialect, ErrorKind.LIMIT, seconds)
+    soon = seconds is not None and seconds <= 61
+    assert status == 429
+    assert ("x-should-retry" not in headers) is soon
+    assert (1 <= int(headers.get("retry-after", "0")) <= 60) is soon
+    if dialect is Dialect.CHAT:
+        assert ("is exhausted" in body["error"]["message"]) is not soon
+    if dialect in (Dialect.GEMINI, Dialect.CODE_ASSIST):
+        assert (body["error"]["details"][0]["reason"] == "RATE_LIMIT_EXCEEDED") is soon
+    if dialect is Dialect.RESPONSES:
+        assert body["error"]["code"] == ("rate_limit_exceeded" if soon else "usage_limit_reached")
+        assert ("x-codex-promo-message" in headers) is not soon
 
 
 RESPONSE_EVENT: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
