@@ -7,7 +7,6 @@ import base64
 import itertools
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager
-from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import pytest
@@ -18,10 +17,6 @@ from pool_server.storage.postgres.url import DatabaseUrl, parse
 from tests import postgres
 
 T = TypeVar("T")
-NEEDED = frozenset(
-    {"pooled", "server", "empty", "template", "database", "emptied", "own"}
-)  # fixtures over a running server
-HERE = Path(__file__).parent
 _numbers = itertools.count(1)
 
 
@@ -52,13 +47,6 @@ class Database(NamedTuple):
                 return await work(connection)
 
         return asyncio.run(with_connection())
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What starts a server is slow; what is pure of this folder stays among the quick tests."""
-    for item in items:
-        if item.path.parent == HERE and isinstance(item, pytest.Function) and not NEEDED.isdisjoint(item.fixturenames):
-            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(autouse=True)

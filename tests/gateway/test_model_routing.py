@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pool_server.core.settings import Fallback, Models
+from pool_server.core.settings import Choosing, Fallback, Models
 from tests.fakes import FakeAccount, account, key_account, plays
 from tests.gateway.sockets import create, socket
 from tests.gateway.stack import ADMIN, Stack, run
@@ -17,6 +17,7 @@ from tests.gateway.test_translated import CLAUDE, GEMINI, GPT, USAGE, ask, said
 SHARED = "glm-6.2"
 FULL = plays.status(429, {"type": "error", "error": {"type": "rate_limit_error", "message": "used up"}})
 BUSY = plays.status(529, {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}})
+NOW: dict[str, Any] = {"choosing": Choosing(wait_s=0)}  # nobody waits for a used up account
 NATIVE = {"chat": "openai:chatty", "messages": "claude:third"}
 
 
@@ -140,7 +141,7 @@ def test_a_chain_is_followed_for_its_reason_alone_and_never_by_itself(
 
     async def main() -> None:
         accounts = [account("claude:a"), account("codex:a")]
-        async with Stack(tmp_path, accounts, friend_code="swim", models=Models(fallbacks=chain)) as stack:
+        async with Stack(tmp_path, accounts, friend_code="swim", models=Models(fallbacks=chain), **NOW) as stack:
             stack.fakes.always("claude:a", play)
             stack.fakes.always("codex:a", plays.ok(USAGE, ["Hello."]))
             status, headers, _ = await call(stack, await stack.key(), "messages", CLAUDE)
@@ -161,7 +162,7 @@ def test_a_chain_ends_with_its_last_and_each_step_has_its_own_reason(tmp_path: P
 
     async def main() -> None:
         accounts = [account("claude:a"), account("codex:a"), account("gemini:a"), *both()[:1]]
-        async with Stack(tmp_path, accounts, friend_code="swim", models=Models(fallbacks=chain)) as stack:
+        async with Stack(tmp_path, accounts, friend_code="swim", models=Models(fallbacks=chain), **NOW) as stack:
             stack.fakes.always("claude:a", FULL)
             stack.fakes.always("codex:a", plays.status(429, {"error": {"type": "usage_limit_reached", "message": "x"}}))
             stack.fakes.always("openai:chatty", plays.ok(USAGE, ["Hello."]))
@@ -180,7 +181,7 @@ def test_a_chain_that_names_a_model_twice_ends(tmp_path: Path, order: str) -> No
 
     async def main() -> None:
         accounts = [account("claude:a"), account("codex:a")]
-        async with Stack(tmp_path, accounts, friend_code="swim", models=Models(fallbacks=chain)) as stack:
+        async with Stack(tmp_path, accounts, friend_code="swim", models=Models(fallbacks=chain), **NOW) as stack:
             stack.fakes.always("claude:a", FULL)
             stack.fakes.always("codex:a", plays.status(429, {"error": {"type": "usage_limit_reached", "message": "x"}}))
             key = await stack.key()
@@ -196,7 +197,7 @@ def test_a_chain_leads_nobody_to_a_model_that_is_not_theirs(tmp_path: Path) -> N
 
     async def main() -> None:
         accounts = [account("claude:a"), account("codex:a"), *both()[:1]]
-        async with Stack(tmp_path, accounts, friend_code="swim", models=Models(fallbacks=chain)) as stack:
+        async with Stack(tmp_path, accounts, friend_code="swim", models=Models(fallbacks=chain), **NOW) as stack:
             stack.fakes.always("claude:a", FULL)
             user = stack.user(await stack.key())
             for models, served in ((["claude-*"], ""), (["claude-*", SHARED], SHARED), (["claude-*", "gpt-*"], GPT)):
@@ -358,7 +359,7 @@ def test_what_cannot_be_carried_goes_to_the_client_s_own_kind_where_that_is(
     own = NATIVE[client]
 
     async def main() -> None:
-        async with Stack(tmp_path, both(), friend_code="swim") as stack:
+        async with Stack(tmp_path, both(), friend_code="swim", **NOW) as stack:
             key = await stack.key()
             await stack.accounts.set_disabled(own, True)
             assert (await call(stack, key, client, SHARED))[0] == 200, "the conversation lives with the other"

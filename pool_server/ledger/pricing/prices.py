@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -50,6 +51,28 @@ _STANDARD = PriceFacts()
 _UNKNOWN = Quote(None)
 
 
+class Entries(NamedTuple):
+    """What a table names: its models, and those of each host that has prices of its own."""
+
+    models: dict[str, Entry]
+    hosts: dict[str, dict[str, Entry]]
+
+
+def entries(table: PriceFile) -> Entries:
+    """Raises ValueError for a table that contradicts itself."""
+    hosts: dict[str, dict[str, Entry]] = {}
+    for host in table.hosts.values():
+        named = by_name({model_ids.spelt(name): listed for name, listed in host.models.items()})
+        hosts.update(dict.fromkeys(host.at, named))
+    return Entries(by_name(table.models), hosts)
+
+
+@lru_cache(maxsize=1)
+def shipped_entries() -> Entries:
+    """Those of the table in the package; nobody changes them."""
+    return entries(shipped())
+
+
 class Prices:
     """Price look-up; a model's entry is found once and remembered."""
 
@@ -60,19 +83,16 @@ class Prices:
         table: PriceFile | None = None,
     ) -> None:
         """`table` is the shipped one where none is given. Raises ValueError for a table that contradicts itself."""
+        named = entries(table) if table else shipped_entries()
         table = table or shipped()
         self.date = table.date
         self.sources = {key: source.what for key, source in table.sources.items()}
         self._table = table
         own = {model_ids.plain(model_ids.spelt(name)): price for name, price in (overrides or {}).items()}
         self._own = {name: Entry(name, Listed(**msgspec.structs.asdict(price))) for name, price in own.items()}
-        self._entries = by_name(table.models) | self._own
+        self._entries = named.models | self._own
         self._by_length = sorted(self._entries, key=len, reverse=True)
-        self._hosts = {
-            at: by_name({model_ids.spelt(name): listed for name, listed in host.models.items()})
-            for host in table.hosts.values()
-            for at in host.at
-        }
+        self._hosts = named.hosts
         self._subscriptions = {**table.subscriptions, **(subscriptions or {})}
         self._found: dict[str, Entry | None] = {}
         self._entered: dict[tuple[str, str, str], Entry | None] = {}  # by model, host and the model that answered
