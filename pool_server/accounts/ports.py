@@ -40,6 +40,7 @@ class LiveBookPort(Protocol):
 
     notes: SmallValues
     many: bool  # others share it
+    far: bool  # what they change is heard a moment later, not within the same transaction
 
     async def start(self) -> None:
         """Hear what others know; before anything is loaded. Raises StoreError."""

@@ -14,11 +14,11 @@ import msgspec
 from pool_server.accounts.credentials.look import DOUBT_S, Item, Look, doubles
 from pool_server.accounts.credentials.scan import RejectedFile
 from pool_server.accounts.credentials.store import CredentialStore, ReloadReport
-from pool_server.accounts.health import learning, share_changes
+from pool_server.accounts.health import learning, probing, share_changes, state
 from pool_server.accounts.health.state import AccountHealth
 from pool_server.accounts.ports import LiveBookPort, StateChange
 from pool_server.accounts.selection.account import Account
-from pool_server.accounts.selection.candidates import Need
+from pool_server.accounts.selection.candidates import Need, just_back
 from pool_server.accounts.selection.index import SelectionIndex, Suitability
 from pool_server.accounts.translated import doubts_model, serves_natively, upstream_kind
 from pool_server.core import processes
@@ -277,8 +277,31 @@ class Registry:
         """Reserve for a request of this worker what it is taken to use of an account that its owner keeps a part of;
         False where it does not fit in what all workers have reserved by now."""
         taken = share_changes.RoomTaken(self._worker, now, fits)
-        taken.firm = self.update(account.id, taken)
+        taken.firm = self.shared.update(account, taken)
+        self._touch(account)
         return taken.firm
+
+    async def agree_room(self, account: Account, fits: Callable[[AccountHealth], bool], now: float) -> bool:
+        """The same, as it fits in what all machines have reserved by now."""
+        agreed = await self.shared.agreed(account, share_changes.RoomTaken(self._worker, now, fits))
+        self._touch(account)
+        return agreed
+
+    def _touch(self, account: Account) -> None:
+        if account.id in self.index.accounts:
+            self.index.touch(account)
+
+    def begun(self, account: Account, scopes: tuple[str, ...], now: float) -> None:
+        """An exchange with an account is under way; where it cools down, one that shows whether it serves again."""
+        account.local += 1
+        self.index.chosen(account)
+        if not account.health.cooldowns:
+            return
+        if just_back(account, now):
+            self.update(account.id, lambda known: state.return_begun(known, scopes, now))
+        found = probing.cooling(account.health, scopes, now)
+        if found is not None:
+            self.update(account.id, lambda known: state.probe_begun(known, found[0], now))
 
     def keep_reservations(self) -> None:
         """Say which requests are under way here, and take those of dead workers for ended."""

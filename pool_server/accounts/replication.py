@@ -39,6 +39,8 @@ _CHANGES = frozenset(change.value for change in StateChange)
 class Replication(LiveBookPort):
     """The state store as accounts use it. `many`: other workers share it, always or for as long as `share` says."""
 
+    far = False
+
     def __init__(self, store: WriteBehind, *, many: bool) -> None:
         self.notes = self._store = store
         self.many = self._many = many

@@ -17,7 +17,7 @@ from pool_server.accounts.credentials.escrow import Escrow
 from pool_server.accounts.credentials.refresh import RefreshError
 from pool_server.accounts.credentials.source import PoolFolder
 from pool_server.accounts.credentials.store import CredentialStore, ReloadReport
-from pool_server.accounts.health import learning, probing, state
+from pool_server.accounts.health import learning, state
 from pool_server.accounts.health.verifying import Verifier
 from pool_server.accounts.held_requests import HeldRequests
 from pool_server.accounts.ports import AccountPorts
@@ -213,28 +213,33 @@ class Accounts:
         """An exchange with this account began; it counts as under way until `end`. False, and it does not, where it was
         to be served from what the owner gives to `user` and that is filled by now: choose again. Without a `user` it
         is counted whatever is left."""
-        account = self._index.accounts.get(account_id)
+        account, now = self._index.accounts.get(account_id), self._clock()
         if account is None:
             return True
-        now = self._clock()
-        if account.keeps:
-            scopes = self._index.scopes(account.provider, model, operation)
-            anyway = user is None or user == account.owner
-            if not self._registry.take_room(
-                account, lambda known: anyway or not kept_back(account, known, scopes, now)[0], now
-            ):
-                return False
-        account.local += 1
-        self._index.chosen(account)
+        if account.keeps and not self._registry.take_room(
+            account, self._room(account, model, operation, user, now), now
+        ):
+            return False
+        return self._begun(account, model, operation, now)
+
+    async def begin_agreed(self, account_id: str, model: str, operation: Operation, user: str | None = None) -> bool:
+        """`begin`, where machines that know of each other in a moment only must not fill what an owner gives twice."""
+        account, now = self._index.accounts.get(account_id), self._clock()
+        if account is None or not account.keeps or not self._ports.live.far:
+            return self.begin(account_id, model, operation, user)
+        room = self._room(account, model, operation, user, now)
+        return await self._registry.agree_room(account, room, now) and self._begun(account, model, operation, now)
+
+    def _room(
+        self, account: Account, model: str, operation: Operation, user: str | None, now: float
+    ) -> Callable[[state.AccountHealth], bool]:
+        """Whether one more request may be served from what the owner gives."""
+        scopes, anyway = self._index.scopes(account.provider, model, operation), user in (None, account.owner)
+        return lambda known: anyway or not kept_back(account, known, scopes, now)[0]
+
+    def _begun(self, account: Account, model: str, operation: Operation, now: float) -> bool:
+        self._registry.begun(account, self._index.scopes(account.provider, model, operation), now)
         self.hosts.begun(account)
-        if not account.health.cooldowns:
-            return True
-        scopes = self._index.scopes(account.provider, model, operation)
-        if just_back(account, now):
-            self._registry.update(account_id, lambda known: state.return_begun(known, scopes, now))
-        found = probing.cooling(account.health, scopes, now)
-        if found is not None:
-            self._registry.update(account_id, lambda known: state.probe_begun(known, found[0], now))
         return True
 
     def end(self, account_id: str) -> None:

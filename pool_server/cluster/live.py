@@ -95,7 +95,7 @@ class _Notes(SmallValues):
 class DatabaseLiveBook(LiveBookPort):
     """What one process knows. `start` comes before anything is loaded."""
 
-    many = True
+    many = far = True
 
     def __init__(self, node: LivingNode, own: Callable[[str], str] = lambda _: "") -> None:
         """`own`: the digest of an account's credential that the pool itself wrote."""

@@ -311,13 +311,13 @@ class Exchange:
             return None
         return self.services.accounts.select(self.new_ask()).account
 
-    def begin(self, account: str, *, bound: bool = False) -> Credential | None:
+    async def begin(self, account: str, *, bound: bool = False) -> Credential | None:
         """Counts the account as in use and returns its credential; pair with `end`. None where what its owner gives was
         filled since it was chosen; not for a turn `bound` to it."""
         credential = self.services.accounts.credential(account)
         self.tried.add(account)
         user = None if bound or self.forced else self.principal.user
-        if not self.services.accounts.begin(account, self.peek.model, self.route.operation, user):
+        if not await self.services.accounts.begin_agreed(account, self.peek.model, self.route.operation, user):
             return None
         self.account = account
         self.continuity.leave_turn_state(self.client_call, account)

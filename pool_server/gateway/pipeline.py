@@ -173,7 +173,7 @@ class Pipeline:
         while (account := await x.next_account()) is not None:
             if transport.bound not in (None, account):
                 raise dialects.ContinuationLostError
-            if (credential := x.begin(account)) is None:
+            if (credential := await x.begin(account)) is None:
                 continue
             self._account, self._credential = account, credential
             try:

@@ -82,7 +82,7 @@ class LiveTurns:
         refused = await x.reserve()
         if refused is None:
             try:
-                x.begin(self.account, bound=True)
+                await x.begin(self.account, bound=True)
             except KeyError:
                 message = "The account of this conversation is no longer in the pool."
                 refused = ClientError(ErrorKind.NO_ACCOUNT, message, 503)
