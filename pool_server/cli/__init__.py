@@ -62,8 +62,10 @@ class Commands(click.Group):
         module = importlib.import_module(
             f"pool_server.cli.{ELSEWHERE.get(cmd_name) or MODULES.get(cmd_name, cmd_name)}"
         )
+        from pool_server.cli.common import json_everywhere  # as dear as a command
+
         command: click.Command = getattr(module, cmd_name if cmd_name in ELSEWHERE else "command")
-        return command
+        return json_everywhere(command, cmd_name)
 
 
 @click.command(cls=Commands, invoke_without_command=True, help="Share AI accounts with a few friends.")

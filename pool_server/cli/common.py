@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import io
 import json
 import os
 import threading
@@ -37,6 +39,44 @@ def config_option(command: F) -> F:
 def json_option(command: F) -> F:
     """`--json`; the command gets it as `as_json`."""
     return click.option("--json", "as_json", is_flag=True, help="Data instead of a table.")(command)
+
+
+# What runs on, is typed into, or whose output is itself a file, a script or a line for another program.
+PLAIN = frozenset(
+    {"serve", "demo", "run", "login", "top", "statusline", "completion", "account login", "account export",
+     "service logs", "transcripts show", "transcripts export", "transcripts decrypt"}
+)  # fmt: skip
+
+
+def json_everywhere(command: click.Command, path: str) -> click.Command:
+    """Gives each command of `path` that only says what it did `--json` as well: `{"ok": true, "message": "…"}`."""
+    if isinstance(command, click.Group):
+        for name, one in command.commands.items():
+            json_everywhere(one, f"{path} {name}")
+    elif path not in PLAIN and not any("--json" in option.opts for option in command.params):
+        command.callback = _telling(command.callback or (lambda: None))
+        words = "What it says as JSON."
+        command.params.append(click.Option(["--json", "told_as_json"], is_flag=True, help=words))
+    return command
+
+
+def _telling(run: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(run)
+    def told(*args: Any, told_as_json: bool, **options: Any) -> Any:
+        if not told_as_json:
+            return run(*args, **options)
+        if options.get("yes") is False:
+            raise click.UsageError("with --json nothing is asked: add --yes")
+        said = io.StringIO()
+        with contextlib.redirect_stdout(said):
+            try:
+                code = run(*args, **options)
+            except click.exceptions.Exit as end:
+                code = end.exit_code
+        click.echo(json.dumps({"ok": not code, "message": said.getvalue().strip()}, ensure_ascii=False))
+        raise click.exceptions.Exit(code if isinstance(code, int) else 0)
+
+    return told
 
 
 def settings(config: str | None) -> Settings:

@@ -63,7 +63,9 @@ def series(ledger: Ledger, ask: ComparedRange, step: Step, every: int, metric: M
 
 
 def differences(total: Mapping[str, Any], then: Mapping[str, float]) -> dict[str, str]:
-    """Name of a sum → "12 % more"."""
+    """Name of a sum → "12 % more"; nothing where there was no request to compare with."""
+    if not then["requests"]:
+        return {}
     found = {name: change(total[name], then[name]) for name in ("requests", "total_tokens", "failures")}
     found |= {name: change(total[name], then[name]) for name in ("cache_read", "output", "reasoning")}
     fresh = [sums["input"] + sums["cache_write"] for sums in (total, then)]
