@@ -18,7 +18,7 @@ from typing import Any
 from pool_server.accounts.credentials.sealing import environment_keys
 from pool_server.app import budgets, listening, logs
 from pool_server.app.composition.ports import check_shared
-from pool_server.app.lifecycle import service_manager
+from pool_server.app.lifecycle import late_imports, service_manager
 from pool_server.app.lifecycle.incumbent import Incumbent
 from pool_server.app.lifecycle.successor import Handover, handed_over
 from pool_server.app.lifecycle.worker import HOPELESS, Life, Reread, url_of, work
@@ -88,6 +88,7 @@ def run(loaded: LoadedSettings, reread: Reread) -> int:
 def _held(folder: Path, given: Handover | None) -> FolderLock:
     """The hold of the data folder, with nobody else in it but a server that hands it over."""
     if given is not None:
+        _see_whether_whole()
         lock = adopt_lock(folder, given.lock)
         can_stand_beside(folder)
         return lock
@@ -95,6 +96,15 @@ def _held(folder: Path, given: Handover | None) -> FolderLock:
     if not wait_for_workers(folder, LEFT_BEHIND_S):
         log.warning("a worker of a server that was killed still brings something to its end")
     return lock
+
+
+def _see_whether_whole() -> None:
+    """Raises StartError for a version of which something is missing or broken, as after an installation that was cut
+    off."""
+    try:
+        late_imports.load_at_once()
+    except Exception as error:  # a module may fail in any way
+        raise StartError(f"this version is not whole: {type(error).__name__}: {error}") from None
 
 
 def _sockets(settings: Settings, given: Handover | None) -> list[socket.socket]:

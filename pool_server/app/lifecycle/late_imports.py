@@ -21,6 +21,13 @@ LATE = (
 )
 
 
+def load_at_once() -> None:
+    """For a server that takes over from another, while that one still serves: what is not there or not whole is found
+    before it is needed. Raises what the import raises."""
+    for name in LATE:
+        import_module(name)
+
+
 async def load() -> None:
     for name in LATE:
         await asyncio.sleep(PAUSE_S)
