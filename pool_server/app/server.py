@@ -448,8 +448,8 @@ class Server:
                     error = str(mistake)
             if self._shared is not None:
                 await self._shared.describe(self.settings, self.users.mark)
-            report: dict[str, Any] = msgspec.to_builtins(await self.accounts.reload(self.settings))
-            return {**report, "rejected": self.accounts.rejected(), "settings_error": error, "restart_needed": restart}
+            report = await self.accounts.reload(self.settings)
+            return {**report.told(), "settings_error": error, "restart_needed": restart}
 
     def _apply(self, settings: Settings, sources: dict[str, str]) -> None:
         self.users.reload(settings)  # may refuse a secret, before anything has changed

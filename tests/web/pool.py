@@ -68,8 +68,8 @@ def open_context(folder: Path, settings: Settings) -> WebContext:
     people.load()
     pool.load()
 
-    async def reload() -> Any:
-        return await pool.reload()
+    async def reload() -> dict[str, Any]:
+        return (await pool.reload()).told()
 
     context = WebContext(
         settings=settings,

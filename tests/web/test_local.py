@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from pool_server.accounts.credentials.scan import RejectedFile
+from pool_server.accounts.credentials.store import ReloadReport
+from pool_server.language import lazy
 from pool_server.web.onboarding import snippets
 from tests.web.pool import CODE, FAKE_TOKEN, exchange, friends_settings
 from tests.web.site import Site
@@ -131,7 +134,16 @@ def test_a_body_that_does_not_fit_is_a_400_in_one_line(local: Site) -> None:
 def test_reload_answers_what_changed(local: Site) -> None:
     report = local.post("/admin/reload").json()
     assert (report["added"], report["unchanged"]) == ([], 2)
-    assert [row["file"] for row in report["rejected"]] == ["gemini_broken.json"]
+    assert report["rejected"] == local.get("/admin/accounts").json()["rejected"]
+    (row,) = report["rejected"]
+    assert (row["file"], set(row)) == ("gemini_broken.json", {"file", "reason"}) and "is missing" in row["reason"]
+
+
+def test_a_file_that_cannot_be_read_is_told_like_one_that_is_rejected() -> None:
+    found = RejectedFile("claude_x.json", lazy("no usable credential: {what} is missing", what="a key"))
+    told = ReloadReport(rejected=[found], unread=[found], unchanged=1).told()
+    row = {"file": "claude_x.json", "reason": "no usable credential: a key is missing"}
+    assert told == {"added": [], "changed": [], "removed": [], "unchanged": 1, "rejected": [row], "unread": [row]}
 
 
 def test_metrics_have_every_label_from_the_enums(local: Site) -> None:

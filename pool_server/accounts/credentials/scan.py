@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from pool_server.core.enums import Provider
-from pool_server.language import LazyText, lazy
+from pool_server.language import LazyText, lazy, localized
 from pool_server.providers import SPECS
 
 MAX_NAME = 120
@@ -51,6 +51,9 @@ class RejectedFile(msgspec.Struct, frozen=True):
     @property
     def reason(self) -> str:
         return str(self.said)
+
+    def told(self) -> dict[str, str]:
+        return {"file": self.file, "reason": localized(self.said)}
 
 
 class FolderId(msgspec.Struct, frozen=True):

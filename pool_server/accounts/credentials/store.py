@@ -49,6 +49,11 @@ class ReloadReport(msgspec.Struct):
     rejected: list[RejectedFile] = []
     unread: list[RejectedFile] = []
 
+    def told(self) -> dict[str, Any]:
+        """As programs and pages are told it; reasons are in the language of this task."""
+        files = {name: [one.told() for one in getattr(self, name)] for name in ("rejected", "unread")}
+        return {name: getattr(self, name) for name in self.__struct_fields__} | files
+
 
 class CredentialStore:
     """Credentials by account id. Reading and writing files; knows nothing of quotas."""

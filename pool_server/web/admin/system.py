@@ -40,7 +40,7 @@ class Reload(PageHandler, access=Access.ADMIN):
     """`POST /admin/reload` → what was added, changed, removed and rejected, and why."""
 
     async def post(self) -> None:
-        report = msgspec.to_builtins(await self.ctx.reload())
+        report = await self.ctx.reload()
         counts = {name: len(value) for name, value in report.items() if isinstance(value, list) and value}
         await self.ctx.users.audit(self.actor, "pool.reload", detail=counts)
         self.answer(report)

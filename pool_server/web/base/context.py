@@ -51,7 +51,7 @@ class WebContext:
     transcripts: Transcripts
     version: str
     started_at: float
-    reload: Callable[[], Awaitable[Any]]
+    reload: Callable[[], Awaitable[dict[str, Any]]]
     models: Callable[[], Awaitable[Sequence[ModelInfo]]] = _no_models
     send: Callable[[HttpRequest], Awaitable[HttpAnswer]] = _no_network
     reread: Callable[[], LoadedSettings] | None = None
