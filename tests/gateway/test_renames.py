@@ -123,6 +123,6 @@ def test_renames_that_are_none_reject_the_file(tmp_path: Path, renames: Any) -> 
         made = key_account("openai:a", renames=renames)
         async with Stack(tmp_path, [made], friend_code="swim") as stack:
             (rejected,) = stack.report.rejected
-            assert "renames must" in str(rejected)
+            assert "renames must" in rejected.reason
 
     run(main)

@@ -85,16 +85,16 @@ def test_a_client_that_hangs_up_while_it_waits_ends_the_wait(loop: str) -> None:
 
 @pytest.mark.parametrize("loop", LOOPS)
 def test_whoever_sends_on_after_a_refusal_still_reads_it(loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http1_server, "LINGER_S", 0.2)
+    monkeypatch.setattr(http1_server, "LINGER_S", 60.0)  # 3 MB take a loaded machine a while
 
     async def test() -> None:
         async with listening(Mute) as (front, _, port):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(b"BREW / HTTP/1.1\r\n\r\n" + b"x" * 3_000_000)
             assert (await reader.read()).startswith(b"HTTP/1.1 400 ")
+            writer.close()
             while front.connections:
                 await asyncio.sleep(0.01)
-            writer.close()
 
     run(test, loop)
 
@@ -209,6 +209,29 @@ def test_whoever_says_nothing_has_so_many_turns_of_a_loop_that_is_slow(
 
     run(test, within_s=1e6)
     assert turns <= had <= turns + 2
+
+
+def test_whoever_came_later_is_judged_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http1_front, "_STOOD_S", 1e9)
+
+    async def test() -> None:
+        async with listening(Echo, first_byte_s=3.0) as (front, _, port):
+            silent, writer = await asyncio.open_connection("127.0.0.1", port)
+            while not front.connections:
+                await asyncio.sleep(0.001)
+            await stand_still(monkeypatch, 100.0)
+            late, asking = await asyncio.open_connection("127.0.0.1", port)
+            while len(front.connections) == 1:
+                await asyncio.sleep(0.001)
+            while len(front.connections) == 2:
+                await stand_still(monkeypatch, 100.0)
+            assert await silent.read() == b""
+            asking.write(GET)
+            assert await late.read(12) == b"HTTP/1.1 200"
+            writer.close()
+            asking.close()
+
+    run(test, within_s=1e6)
 
 
 @pytest.mark.parametrize("loop", LOOPS)
