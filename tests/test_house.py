@@ -412,3 +412,33 @@ def test_skips_are_told_and_fail_where_all_must_run(
 
 def test_what_is_listed_as_slow_is_there() -> None:
     assert not [name for name in SLOW if not (ROOT / "tests" / name).is_file()]
+
+
+UNTYPED_ROWS = 76  # of web/: functions that take or give a dict[str, Any]; typed rows bring it down, nothing raises it
+HTML_IN_PYTHON = {"pool_server/web/base/html.py", "pool_server/web/sign_ins/qr.py"}
+
+
+def _passes_dicts(node: ast.AST) -> bool:
+    if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        return False
+    given = [one.annotation for one in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
+    return any("dict[str, Any]" in ast.unparse(one) for one in (*given, node.returns) if one is not None)
+
+
+def test_no_more_functions_of_the_pages_pass_rows_without_types() -> None:
+    found = [path for path in modules() if room(path) == "web" for node in nodes(path) if _passes_dicts(node)]
+    assert len(found) <= UNTYPED_ROWS, Counter(str(path.relative_to(ROOT)) for path in found)
+
+
+def test_html_is_written_by_templates_and_few_pieces() -> None:
+    start = re.compile(
+        r"(?<!`)<(?:div|span|a|p|ul|ol|li|table|tr|td|th|svg|time|input|button|form|section|script|img)\b[ >]"
+    )
+    wrong = {
+        str(path.relative_to(ROOT))
+        for path in modules()
+        if room(path) in ("web", "gateway", "texts")
+        for node in nodes(path)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and start.search(node.value)
+    }
+    assert wrong == HTML_IN_PYTHON
