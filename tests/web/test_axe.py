@@ -32,6 +32,7 @@ FRIENDS = {
 OPERATORS = {
     "/": "1 thing needs attention",
     "/analytics": "tokens in the last hour",
+    "/analytics?compare=1&by=conversation": "tokens in the last hour",
     "/requests": "Requests",
     "/requests/req-none-9": "a-model-with-a-long-name",
     "/analytics/conversations": "Conversations, last 7 days",

@@ -21,6 +21,7 @@ ROWS = {
     "/people": "/people/u_",
     "/requests": "/requests/req-",
     "/": "/requests/req-",
+    "/people/{user}": "/requests/req-",
 }
 
 

@@ -21,8 +21,9 @@ from pool_server.web.admin import accounts, ledger_replay, people, score
 from pool_server.web.base.handler import Access, ProblemError
 from pool_server.web.base.listing import matches, page_of
 from pool_server.web.base.page import PageHandler
-from pool_server.web.base.shared import headroom, key_changes, limits
+from pool_server.web.base.shared import headroom, key_changes, limits, request_rows
 from pool_server.web.base.shared import query_params as asking
+from pool_server.web.base.shared.names import Names
 from pool_server.web.base.shared.query_params import DAY
 
 SELF_TOLD = frozenset({"session.open", "session.end"})
@@ -115,6 +116,7 @@ SORTS = {
 }
 PERSON_STATES = (("active", marked("Active")), ("disabled", marked("Off")))
 EVERYBODY = 100_000
+LATEST = 8  # requests of a person
 
 
 class PeoplePage(PageHandler, access=Access.ADMIN):
@@ -161,6 +163,8 @@ class PersonPage(PageHandler, access=Access.ADMIN):
         row = users.people.get(user)
         await users.limits.fetch([user], [key["id"] for key in users.people.list_keys(user)])
         standing = users.limits.of(user)
+        ledger, names = self.ctx.ledger, Names(self.ctx, asking.viewer(self))
+        latest = await ledger.ask(ledger.log.latest, user, LATEST)
         self.page(
             "person.html",
             title=row["name"],
@@ -170,6 +174,8 @@ class PersonPage(PageHandler, access=Access.ADMIN):
             used=await limits.used(self.ctx, user),
             keys=await limits.keys(self.ctx, user),
             counted=COUNTED_LIMITS,
+            latest=[request_rows.shown(record, names, admin=True) for record in latest],
+            account_name=labels.account_name,
             usual=limits.usual(self.ctx.settings.limits),
         )
 
