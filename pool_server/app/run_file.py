@@ -79,6 +79,6 @@ def find(folder: Path) -> str | None:
     process, pid, url = note.get("process"), note.get("pid"), note.get("url")
     if not isinstance(url, str) or not isinstance(pid, int):
         return None
-    if not (processes.alive(process) if isinstance(process, str) else processes.runs(pid)):
+    if not (processes.same(process) if isinstance(process, str) else processes.runs(pid)):
         return None
     return url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")

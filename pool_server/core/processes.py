@@ -41,6 +41,15 @@ def alive(worker: str) -> bool:
     return runs(pid) and started == _started(pid) and boot == epoch()
 
 
+def same(worker: str) -> bool:
+    """As `alive`, whatever life of the machine is told here and there: a container (LXC, systemd-nspawn) covers the
+    file with one of its own, and a hardened unit in it sees the machine's. A process of an earlier life would have to
+    have the same number and start at the same hundredth of a second."""
+    pid_text, started, boot, *_ = [*worker.split("."), "", ""]
+    counted = boot.partition("-")[2] == epoch().partition("-")[2]
+    return pid_text.isascii() and pid_text.isdigit() and counted and started == _started(int(pid_text)) != "dead"
+
+
 def ended(worker: str) -> bool:
     """Whether the process behind a worker's name is known to have ended: of one of another machine, or of this one's
     earlier life, nothing is known here."""

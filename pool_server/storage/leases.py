@@ -133,7 +133,7 @@ class EmbeddedLeases(LeasesPort):
     def _elsewhere(self, lease: _Lease, now: float, life_s: float) -> bool:
         if lease.holder == self._holder or not now < lease.until <= now + life_s:
             return False
-        return processes.alive(lease.holder)
+        return processes.same(lease.holder)
 
     def _give(self, txn: Txn, key: bytes) -> None:
         raw = txn.get(TABLE, key)

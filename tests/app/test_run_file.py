@@ -46,12 +46,23 @@ def test_a_number_that_another_process_has_by_now_is_not_believed(tmp_path: Path
     assert run_file.find(tmp_path) == URL
     for name in (
         f"{pid}.{int(started) - 1}.{boot}.{chance}",  # an earlier process of the same number
-        f"{pid}.{started}.00000000.{chance}",  # of an earlier life of the machine
+        f"{pid}.{started}.{boot}-1.{chance}",  # of another container
         f"{ended()}.{started}.{boot}.{chance}",
         "", "1", "-1", "..", "no name",
     ):  # fmt: skip
         note(tmp_path, process=name)
         assert run_file.find(tmp_path) is None, name
+
+
+@pytest.mark.parametrize("told", ["00000000", "", "7e00e054"])
+def test_a_server_that_is_told_another_life_of_the_machine_is_found(tmp_path: Path, told: str) -> None:
+    """As in a container that covers the machine's word of it, which a hardened unit there sees through."""
+    pid, started, boot, chance = processes.name().split(".")
+    _, mark, counted = boot.partition("-")
+    note(tmp_path, process=f"{pid}.{started}.{told}{mark}{counted}.{chance}")
+    assert run_file.find(tmp_path) == URL
+    note(tmp_path, process=f"{pid}.{int(started) + 1}.{told}{mark}{counted}.{chance}")
+    assert run_file.find(tmp_path) is None
 
 
 @pytest.mark.parametrize("pid", [0, -1, -2, 10**9, 10**30, 1.5, "7", None, [1]])
