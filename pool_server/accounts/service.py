@@ -44,7 +44,8 @@ from pool_server.storage.leases import EmbeddedLeases, FixedDuties
 from pool_server.storage.write_behind import WriteBehind
 
 REFRESH_PATIENCE_S = 2.5  # so long an exchange waits for a refresh before another account is chosen
-REFUSED_S = 15.0  # and so long at most its account is then left alone: the refusal may have been a whim
+LATE_S = 5.0  # and so long its account is then left alone, less than a request waits where nobody else serves
+REFUSED_S = 15.0  # at most, where the refresh was refused: that may have been a whim
 OWNED_S = 7 * 86400.0  # how long a response or file is remembered to be one account's
 
 Observer = Callable[[str, WindowObservation], None]
@@ -296,8 +297,7 @@ class Accounts:
 
     def owned(self, providers: Iterable[Provider]) -> list[tuple[str, str]]:
         """(account, owner) of the accounts of these providers that have one."""
-        accounts = self._index.accounts.values()
-        return [(a.id, a.owner) for a in accounts if a.owner and a.provider in providers]
+        return [(a.id, a.owner) for a in self._index.accounts.values() if a.owner and a.provider in providers]
 
     def owns(self, user: str, provider: str) -> bool:
         """Whether an account of this provider is theirs."""
@@ -306,15 +306,15 @@ class Accounts:
     async def refresh(self, account_id: str, failed_token: str, reason: str = "") -> Credential:
         """A credential other than the one whose token (or its fingerprint) was refused; see `Refresher.refresh`.
 
-        Single-flight for each token value, also across workers; goes on when the caller is cancelled. A caller waits
-        for at most `REFRESH_PATIENCE_S`. Until there is another token, or a while has passed, the account serves
-        nobody. `reason` is for the log of the caller's choosing. Raises KeyError and RefreshError.
+        Single-flight for each token value, also across workers; goes on when the caller is cancelled, or has waited for
+        `REFRESH_PATIENCE_S`. Until there is another token, or a while has passed, the account serves nobody. `reason`
+        is for the log. Raises KeyError and RefreshError.
         """
         try:
             async with asyncio.timeout(REFRESH_PATIENCE_S):
                 return await self._background.refresher.refresh(account_id, failed_token)
         except TimeoutError:
-            failure = RefreshError(lazy("the refresh takes long"), permanent=False, retry_at=self._clock() + REFUSED_S)
+            failure = RefreshError(lazy("the refresh takes long"), permanent=False, retry_at=self._clock() + LATE_S)
         except RefreshError as exc:
             failure = exc
         self._refused(account_id, failure)

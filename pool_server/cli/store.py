@@ -1,4 +1,4 @@
-"""`pool-server store migrate · check · import`: the database of a pool of several machines."""
+"""`pool-server store migrate · check · contract · import`: the database of a pool of several machines."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from pool_server.storage import LEDGER, Store, StoreError, lock_folder
 from pool_server.storage.lmdb.integrity import DATA_FILE
 from pool_server.storage.postgres.connection import Connection, connected
 from pool_server.storage.postgres.inspection import WRONG, inspect
+from pool_server.storage.postgres.migrations import contract as take_away
 from pool_server.storage.postgres.migrations import judge, migrations, schema_of
 from pool_server.storage.postgres.migrations import migrate as bring_up_to_date
 from pool_server.storage.postgres.url import DatabaseUrl, parse
@@ -57,6 +58,19 @@ def migrate(url: str, as_json: bool) -> None:
     for one in ran:
         click.echo(f"{one.version}: {one.name.replace('_', ' ')}")
     click.echo(f"the schema is at {migrations()[-1].version}")
+
+
+@command.command("contract", help="Take away what only older programs call, once every node is upgraded; as the owner.")
+@url_option
+@json_option
+def contract(url: str, as_json: bool) -> None:
+    gone = _run(url, lambda connection, place: take_away(connection))
+    if as_json:
+        emit({"removed": gone})
+        return
+    for name in gone:
+        click.echo(name)
+    click.echo(f"{len(gone)} functions of older programs are gone" if gone else "nothing of older programs is left")
 
 
 @command.command("check", help="Can a pool run on it, and how safely; exit 1 if something is wrong. Changes nothing.")

@@ -12,10 +12,11 @@ from pool_server.providers.evidence.reading import untold
 from pool_server.providers.evidence.table import EVIDENCE, ToldAs
 from pool_server.users import Denied
 
-_OPERATOR = frozenset({Refusal.SUSPENDED, Refusal.DISABLED, Refusal.EXPIRED})
+_OPERATOR = frozenset({Refusal.SUSPENDED, Refusal.DISABLED})
 _UNFIT = frozenset({Refusal.MODEL_NOT_SERVED, Refusal.PLAN_UNFIT, Refusal.TRANSPORT, Refusal.PROVIDER})
 _SPENT = frozenset({Refusal.EXHAUSTED, Refusal.MODEL_EXHAUSTED, Refusal.RESERVED})
 _LIMITED = frozenset({Refusal.RATE_LIMITED, Refusal.RETURNING})
+_RESTING = frozenset({Refusal.COOLING, Refusal.EXPIRED})
 _RETRY_S = 5.0  # a 5xx asks for a pause of this length when nobody said better
 _REFUSED_STATUS = {
     Denial.NO_KEY: 401,
@@ -146,7 +147,7 @@ def unserved(
     own = refusal or next((fault for fault in reversed(faults) if EVIDENCE[fault.kind].told is ToldAs.ITSELF), None)
     if own is not None:
         return itself(own, provider)
-    if decision.retry_at is not None and decision.refused.keys() & (_SPENT | _LIMITED | {Refusal.COOLING}):
+    if decision.retry_at is not None and decision.refused.keys() & (_SPENT | _LIMITED | _RESTING):
         error = _returns(decision, faults, name, provider)
         if error is not None:
             return error
@@ -179,6 +180,9 @@ def _returns(decision: Decision, faults: Sequence[Fault], name: str, provider: P
         return limited(name, at, provider)
     if told & {ToldAs.UNREACHABLE, ToldAs.UNAVAILABLE, ToldAs.MODEL}:
         return None
+    if Refusal.COOLING not in refused:
+        message = f"Every {name} sign-in of the pool is being refreshed."
+        return ClientError(ErrorKind.RATE, message, 429, at, "rate_limit_exceeded", provider)
     return _cooling(name, at, provider)
 
 
@@ -254,7 +258,8 @@ def _nobody(
     elsewhere = not home and not refused & {Refusal.MODEL_NOT_SERVED, Refusal.PLAN_UNFIT}
     if refused and refused <= _UNFIT and not elsewhere:
         return _unfit(refused, model, provider)
-    if Refusal.NEEDS_LOGIN in refused or (fault is not None and not refused & _OPERATOR):
+    signed_out = refused & {Refusal.NEEDS_LOGIN, Refusal.EXPIRED}
+    if signed_out or (fault is not None and not refused & _OPERATOR):
         message = f"No {name} account of the pool is signed in; the operator must sign one in again."
     elif refused & _OPERATOR:
         message = f"Every {name} account of the pool is switched off or stopped; the operator must enable one."

@@ -12,7 +12,8 @@ $before = @{}
 foreach ($name in $names) { $before[$name] = [System.Environment]::GetEnvironmentVariable($name) }
 try {
     Write-Host {{ ps("Signing in to %s. Its own pages ask you; the pool sees none of them." % label) }}
-{% if cli == "codex" %}    [System.IO.File]::WriteAllText((Join-Path $place 'config.toml'), 'cli_auth_credentials_store = "file"')
+{% if notice %}    Write-Host {{ ps("Know that %s." % notice) }}
+{% end %}{% if cli == "codex" %}    [System.IO.File]::WriteAllText((Join-Path $place 'config.toml'), 'cli_auth_credentials_store = "file"')
     $env:CODEX_HOME = $place
     & codex login
     $file = Join-Path $place 'auth.json'
@@ -26,7 +27,7 @@ try {
         [System.IO.File]::WriteAllText($file, (Read-Host 'Paste the token it shows'))
     }
 {% elif cli == "gemini" %}    New-Item -ItemType Directory -Path (Join-Path $place '.gemini') | Out-Null
-    [System.IO.File]::WriteAllText((Join-Path $place '.gemini\settings.json'), '{"security":{"auth":{"selectedType":"oauth-personal"}}}')
+    [System.IO.File]::WriteAllText((Join-Path $place '.gemini\settings.json'), '{"security":{"auth":{"selectedType":"oauth-personal"},"folderTrust":{"enabled":false}}}')
     Write-Host 'Sign in when it asks, and leave it with /quit when it greets you.'
     $env:GEMINI_CLI_HOME = $place
     & gemini
@@ -43,9 +44,10 @@ try {
         $told | Add-Member -NotePropertyName region -NotePropertyValue 'ai' -Force
         [System.IO.File]::WriteAllText($file, ($told | ConvertTo-Json -Depth 10))
     }
-{% else %}    [System.IO.File]::WriteAllText((Join-Path $place 'settings.json'), '{"security":{"auth":{"selectedType":"qwen-oauth"}}}')
-    Write-Host 'Sign in when it asks, and leave it with /quit when it greets you.'
+{% else %}    [System.IO.File]::WriteAllText((Join-Path $place 'settings.json'), '{"security":{"auth":{"selectedType":"qwen-oauth"},"folderTrust":{"enabled":false}}}')
     $env:QWEN_HOME = $place
+    if ((& qwen auth --help | Out-String) -match 'removed') { throw 'pool-server: this qwen signs nobody in any more; add an API key instead' }
+    Write-Host 'Sign in when it asks, and leave it with /quit when it greets you.'
     & qwen
     $file = Join-Path $place 'oauth_creds.json'
 {% end %}    if (-not (Test-Path -LiteralPath $file)) { throw 'pool-server: the program left no sign-in behind; run the line again' }

@@ -18,7 +18,8 @@ remote=
 if [ -n "${SSH_CONNECTION:-}${SSH_TTY:-}" ] && [ -z "${DISPLAY:-}${WAYLAND_DISPLAY:-}" ]; then remote=yes; fi
 
 say {{ sh("Signing in to %s. Its own pages ask you; the pool sees none of them." % label) }}
-file=
+{% if notice %}say {{ sh("Know that %s." % notice) }}
+{% end %}file=
 {% if cli == "codex" %}printf 'cli_auth_credentials_store = "file"\n' > "$home/config.toml"
 if [ -n "$remote" ]; then
     CODEX_HOME=$home codex login --device-auth < /dev/tty || fail "the sign-in did not come to its end"
@@ -37,7 +38,8 @@ else
     file=$home/token
 fi
 {% elif cli == "gemini" %}mkdir -p "$home/.gemini"
-printf '{"security":{"auth":{"selectedType":"oauth-personal"}}}' > "$home/.gemini/settings.json"
+printf '{"security":{"auth":{"selectedType":"oauth-personal"},"folderTrust":{"enabled":false}}}' > "$home/.gemini/settings.json"
+cd "$home"
 say "Sign in when it asks, and leave it with /quit when it greets you."
 if [ -n "$remote" ]; then
     NO_BROWSER=true GEMINI_CLI_HOME=$home gemini < /dev/tty || :
@@ -51,7 +53,11 @@ if [ -s "$file" ] && grep -q 'api\.kimi\.ai' "$home/config.toml" 2> /dev/null; t
     sed '1s/{/{"region":"ai",/' "$file" > "$home/of-kimi-ai"
     file=$home/of-kimi-ai
 fi
-{% else %}printf '{"security":{"auth":{"selectedType":"qwen-oauth"}}}' > "$home/settings.json"
+{% else %}printf '{"security":{"auth":{"selectedType":"qwen-oauth"},"folderTrust":{"enabled":false}}}' > "$home/settings.json"
+cd "$home"
+if QWEN_HOME=$home qwen auth --help < /dev/null 2>&1 | grep -q removed; then
+    fail "this qwen signs nobody in any more; add an API key instead"
+fi
 say "Sign in when it asks, and leave it with /quit when it greets you."
 QWEN_HOME=$home qwen < /dev/tty || :
 file=$home/oauth_creds.json

@@ -1,8 +1,9 @@
-"""Runs within a network namespace of its own: loopback up, one listening port, commands on demand.
+"""Runs within a network namespace of its own: loopback up, listening ports, commands on demand.
 
-Started by `jail.py` as `python inside.py FD PORT`; FD is a Unix socket on which the listening socket is handed out
-and commands come in, one JSON line each: {"argv", "env", "cwd", "out", "err", "timeout"} → {"code", "seconds"}.
-The listening socket belongs to this namespace, whoever accepts on it: nothing else can be reached from in here.
+Started by `jail.py` as `python inside.py FD HOSTS PORT…`; FD is a Unix socket on which the listening sockets are handed
+out and commands come in, one JSON line each: {"argv", "env", "cwd", "out", "err", "timeout"} → {"code", "seconds"}.
+The listening sockets belong to this namespace, whoever accepts on them: nothing else can be reached from in here.
+HOSTS, a file or "", stands for /etc/hosts in here.
 """
 
 from __future__ import annotations
@@ -53,9 +54,12 @@ def run(order: dict[str, Any]) -> dict[str, Any]:
 def main() -> None:
     loopback_up()
     with socket.socket(fileno=int(sys.argv[1])) as line:
-        listening = socket.create_server(("127.0.0.1", int(sys.argv[2])), backlog=256)
-        socket.send_fds(line, [b"\n"], [listening.fileno()])
-        listening.close()
+        if sys.argv[2]:
+            subprocess.run(["mount", "--bind", sys.argv[2], "/etc/hosts"], check=True)
+        listening = [socket.create_server(("127.0.0.1", int(port)), backlog=256) for port in sys.argv[3:]]
+        socket.send_fds(line, [b"\n"], [one.fileno() for one in listening])
+        for one in listening:
+            one.close()
         for order in line.makefile("r"):
             line.sendall(json.dumps(run(json.loads(order))).encode() + b"\n")
 

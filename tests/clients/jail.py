@@ -1,4 +1,4 @@
-"""A network namespace that sees nothing but one port of ours; commands run in it."""
+"""A network namespace that sees nothing but ports of ours; commands run in it."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import shutil
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 INSIDE = Path(__file__).with_name("inside.py")
-PORT = 8989
+PORT, TLS_PORT = 8989, 443
 
 
 class Ran(NamedTuple):
@@ -38,23 +39,30 @@ def _unshare() -> list[str]:
 
 
 class Jail:
-    """`listening` is the one port commands in here can reach, at `url`; accept on it from outside."""
+    """`listening` is the one port commands in here can reach, at `url`; accept on it from outside. With `hosts` these
+    names lead to one more, `at_hosts`, by TLS's own port."""
 
     url = f"http://127.0.0.1:{PORT}"
 
-    def __init__(self, logs: Path) -> None:
+    def __init__(self, logs: Path, hosts: Sequence[str] = ()) -> None:
         self._logs = logs
         self._count = 0
         self._line, theirs = socket.socketpair()
+        named = logs / "hosts" if hosts else None
+        if named is not None:
+            named.write_text("".join(f"127.0.0.1 {one}\n" for one in ("localhost", *hosts)))
+        ports = [str(PORT), *([str(TLS_PORT)] if hosts else [])]
         with theirs:
             self._process = subprocess.Popen(
-                [*_unshare(), sys.executable, "-I", str(INSIDE), str(theirs.fileno()), str(PORT)],
+                [*_unshare(), sys.executable, "-I", str(INSIDE), str(theirs.fileno()), str(named or ""), *ports],
                 pass_fds=[theirs.fileno()],
             )
         self._line.settimeout(30)
-        _, fds, _, _ = socket.recv_fds(self._line, 1, 1)
-        self.listening = socket.socket(fileno=fds[0])
-        self.listening.setblocking(False)
+        _, fds, _, _ = socket.recv_fds(self._line, 1, 2)
+        self.listening, *more = (socket.socket(fileno=fd) for fd in fds)
+        self.at_hosts = more[0] if more else None
+        for one in (self.listening, *more):
+            one.setblocking(False)
 
     def run(self, argv: list[str], *, env: dict[str, str], cwd: Path, timeout_s: float = 120.0) -> Ran:
         """Runs a command with exactly this environment. Raises TimeoutError only if the jail itself hangs."""
@@ -79,5 +87,7 @@ class Jail:
     def close(self) -> None:
         self._line.close()
         self.listening.close()
+        if self.at_hosts is not None:
+            self.at_hosts.close()
         self._process.terminate()
         self._process.wait(10)

@@ -57,7 +57,7 @@ class Stage:
 
     def __init__(self, case: Case, jail: Jail, fakes: FakeProviders, thread: ServerThread, home: Path, key: str):
         self.case, self.fakes, self.key = case, fakes, key
-        self._jail, self._thread, self._home = jail, thread, home
+        self.jail, self._thread, self._home = jail, thread, home
 
     def turn(self, argv: list[str]) -> Ran:
         """One command of the CLI; asserts that the user saw a good answer and nothing else."""
@@ -68,11 +68,11 @@ class Stage:
 
     def run(self, argv: list[str]) -> Ran:
         """One command of the CLI, however it ends."""
-        return self._jail.run(argv, env=self._env(), cwd=self._home / "project")
+        return self.jail.run(argv, env=self._env(), cwd=self._home / "project")
 
     def terminal(self, argv: list[str]) -> contextlib.AbstractContextManager[Terminal]:
         """The CLI as a full-screen program, driven by keys."""
-        return terminal(self._jail, argv, env=self._env(), cwd=self._home / "project")
+        return terminal(self.jail, argv, env=self._env(), cwd=self._home / "project")
 
     def _env(self) -> dict[str, str]:
         return self.case.environment(self.key, self._home)
@@ -126,10 +126,16 @@ async def _make_key(settings: Settings) -> str:
 
 @contextlib.contextmanager
 def stage(
-    case: Case, folder: Path, *, accounts: int = 2, only: Sequence[FakeAccount] = (), **changes: Any
+    case: Case,
+    folder: Path,
+    *,
+    accounts: int = 2,
+    only: Sequence[FakeAccount] = (),
+    hosts: Sequence[str] = (),
+    **changes: Any,
 ) -> Iterator[Stage]:
-    """A jail, fake accounts (of the case's provider, or `only` these), the server in friends mode with a user's key
-    and other settings as `changes` say, and a home set up for the case."""
+    """A jail with `hosts`, fake accounts (of the case's provider, or `only` these), the server in friends
+    mode with a user's key and other settings as `changes` say, and a home set up for the case."""
     home = folder / "home"
     with FakeProviders(only or cast(case, accounts)) as fakes:
         settings = fake_settings(folder, fakes, pool_users=PoolUsers(admin_password="admin"), drain_s=1.0, **changes)
@@ -137,7 +143,7 @@ def stage(
         case.furnish(key, home)
         logs = folder / "logs"
         logs.mkdir()
-        jail, thread = Jail(logs), ServerThread(settings)
+        jail, thread = Jail(logs, hosts), ServerThread(settings)
         try:
             outside = socket.create_server(("127.0.0.1", 0))
             outside.setblocking(False)

@@ -24,13 +24,21 @@ _ENTER = "\r"
 _SETTLED_S = 0.3
 
 
+class _Screen(pyte.Screen):
+    """pyte's, which knows no private form of this sequence (xterm's modifyOtherKeys) and fails on it."""
+
+    def select_graphic_rendition(self, *attrs: int, private: bool = False) -> None:
+        if not private:
+            super().select_graphic_rendition(*attrs)
+
+
 class Terminal:
     """The outer end of the terminal. `seen` holds every line that was ever on the screen."""
 
     def __init__(self, master: int, running: threading.Thread) -> None:
         self._master = master
         self._running = running
-        self._screen = pyte.Screen(COLUMNS, ROWS)
+        self._screen = _Screen(COLUMNS, ROWS)
         self._screen.write_process_input = self.type  # type: ignore[method-assign, assignment]
         self._stream = pyte.ByteStream(self._screen)
         self.seen: dict[str, None] = {}

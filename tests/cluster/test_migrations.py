@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from operator import methodcaller
+from pathlib import Path
 
 import pytest
 
 from pool_server.storage import StoreError
 from pool_server.storage.errors import StoreAwayError, StoreRefusedError, StoreVersionError
+from pool_server.storage.postgres import migrations as migrations_module
 from pool_server.storage.postgres.connection import Connection, connected
 from pool_server.storage.postgres.inspection import OK, WARNING, WRONG, inspect
 from pool_server.storage.postgres.migrations import (
     APP,
     OWNER,
     READER,
+    SUPERSEDED,
     Migration,
+    contract,
     judge,
     migrate,
     migrations,
@@ -26,6 +31,8 @@ from tests import postgres
 from tests.cluster.conftest import Database
 
 NEWEST = migrations()[-1].version
+PACKAGE = Path(migrations_module.__file__).parents[2]
+FUNCTIONS = "select proname from pg_proc where pronamespace = 'pool'::regnamespace"
 
 
 def test_changes_are_numbered_without_a_gap() -> None:
@@ -186,3 +193,30 @@ def test_nobody_there_is_one_line() -> None:
 
     with pytest.raises(StoreAwayError, match="does not answer"):
         asyncio.run(call())
+
+
+def test_what_only_older_programs_call_goes_and_nothing_calls_it(database: Database) -> None:
+    bodies = re.sub(r"--.*", "", database.sql("select prosrc from pg_proc where pronamespace = 'pool'::regnamespace"))
+    assert not [name for name in SUPERSEDED if re.search(rf"\b{name}\b", bodies)]
+    called = "".join(path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py") if path.name != "migrations.py")
+    assert not [name for name in SUPERSEDED if re.search(rf"\b{name}\b", called)]
+    before = set(database.sql(FUNCTIONS).split())
+    assert sorted(database.run(contract, OWNER)) == sorted(SUPERSEDED)
+    assert set(database.sql(FUNCTIONS).split()) == before - set(SUPERSEDED)
+    assert database.run(contract, OWNER) == []
+    assert database.run(migrate, OWNER) == []
+
+
+def test_nothing_goes_while_a_node_runs_an_older_program(database: Database) -> None:
+    database.sql("select pool.node_start_1('old/0', '0.0.1', '{}')")
+    with pytest.raises(StoreVersionError, match=r"old/0 still runs 0\.0\.1"):
+        database.run(contract, OWNER)
+    assert set(SUPERSEDED) <= set(database.sql(FUNCTIONS).split())
+    database.sql("update pool.node set beat = beat - interval '1 day'")
+    assert database.run(contract, OWNER)
+
+
+def test_who_does_not_own_the_schema_takes_nothing_away(database: Database) -> None:
+    with pytest.raises(StoreRefusedError):
+        database.run(contract)
+    assert set(SUPERSEDED) <= set(database.sql(FUNCTIONS).split())

@@ -83,6 +83,13 @@ def test_a_byte_order_mark_may_stand_before_the_first_line(size: int) -> None:
     assert [data_of(e) for e in listener.events] == [b"1", "\ufeff2".encode()] and scanner.at_boundary
 
 
+@pytest.mark.parametrize("size", [1, 2, 7, 100])
+@pytest.mark.parametrize("start", ["\n", "\n\n\n", "\n\ufeff", "\r\n"])
+def test_blank_lines_before_an_event_are_no_part_of_it(start: str, size: int) -> None:
+    listener, scanner = scan(f"{start}data: 1\n\n\ndata: 2\n\n".encode(), size)
+    assert listener.events == [(start.strip() + "data: 1").encode(), b"data: 2"] and scanner.at_boundary
+
+
 def test_several_data_lines_are_one_datum() -> None:
     assert data_of(b'event: x\ndata: {"a":\ndata: 1}\nid: 7') == b'{"a":\n1}'
     assert data_of(b"data:{}\r") == b"{}"

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from pool_server.accounts import service
 from pool_server.core.enums import Operation, Outcome, Strategy
 from pool_server.core.models import Usage
 from pool_server.core.settings import Choosing, Settings
@@ -152,6 +153,41 @@ def test_a_client_that_leaves_while_a_refresh_is_under_way_loses_no_token(tmp_pa
                 await asyncio.sleep(0.01)
             assert (await stack.post("/v1/responses", responses()))[0] == 200
             assert one.generation == 1
+
+    run(test)
+
+
+@pytest.mark.parametrize("waits", [False, True])
+@pytest.mark.parametrize("provider", ["codex", "claude"])
+def test_where_every_sign_in_is_being_refreshed_nobody_has_to_act(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, provider: str, waits: bool
+) -> None:
+    """It is waited for within the pool's patience; past that the client is told to come back, not to find somebody."""
+    monkeypatch.setattr(service, "REFRESH_PATIENCE_S", 0.02)
+    path, body = {"codex": ("/v1/responses", responses()), "claude": ("/v1/messages", messages())}[provider]
+
+    async def test() -> None:
+        gates = {one.id: Gate() for one in two(provider)}
+        async with Stack(tmp_path, two(provider), choosing=Choosing(wait_s=60.0 if waits else 0.0)) as stack:
+            for name, gate in gates.items():
+                stack.fakes.accounts[name].revoke()
+                stack.fakes.then(name, plays.Play(gate=gate), on="token")
+            asked = asyncio.create_task(stack.post(path, body))
+            for gate in gates.values():
+                await gate.reached()
+            if waits:
+                while not all(stack.accounts.describe(name)["refusal"] for name in gates):
+                    await asyncio.sleep(0.01)
+            else:
+                status, told = await asked
+                assert status == 429 and b"being refreshed" in told
+            for gate in gates.values():
+                gate.open()
+            if waits:
+                assert (await asked)[0] == 200
+            while any(stack.accounts.describe(name)["refusal"] for name in gates):
+                await asyncio.sleep(0.01)
+            assert (await stack.post(path, body))[0] == 200
 
     run(test)
 

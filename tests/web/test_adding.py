@@ -284,6 +284,15 @@ def test_removed_and_brought_back(pool: Running) -> None:
     assert actions == ["account.restore", "account.remove", "account.add"]
 
 
+def test_a_file_that_somebody_took_out_meanwhile_is_gone(pool: Running) -> None:
+    made = add(pool, "openai:key", "k")
+    (pool.pool / "openai_k.json").unlink()
+    assert pool.ask("DELETE", f"/admin/accounts/{made}")[0] == 404
+    found = pool.ask("GET", "/admin/accounts")[1]
+    assert found["accounts"] == [] and found["removed"] == []
+    assert not [path for path in pool.pool.rglob("*") if path.name != ".removed"]
+
+
 async def trouble(pool: Running) -> dict[str, str]:
     return pool.server.accounts.folder_trouble()
 

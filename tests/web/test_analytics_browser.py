@@ -68,6 +68,7 @@ def visit(driver: webdriver.Chrome, site: Site, path: str, who: usage.Looker) ->
         driver.get(site.url + "/healthz")
     driver.delete_all_cookies()
     driver.add_cookie({"name": "pool_session", "value": who.session, "path": "/"})
+    browser.resize(driver, 1280, 4000)  # charts are drawn when they come near the window
     driver.get(site.url + path)
 
 
@@ -111,7 +112,7 @@ def test_charts_are_drawn_from_the_tables_and_follow_the_colours(
     light = chrome.execute_script(border)
     chrome.execute_script("document.documentElement.dataset.theme = 'dark'; "
                           "document.dispatchEvent(new CustomEvent('themechange'))")  # fmt: skip
-    assert chrome.execute_script(border) != light
+    wait(chrome, lambda d: d.execute_script(border) != light)
     assert complaints(chrome) == []
 
 
@@ -131,6 +132,21 @@ def test_an_open_page_follows_what_happens(
     labels = "return Chart.getChart(document.querySelector('canvas')).data.datasets.map(d => d.label)"
     wait(chrome, lambda d: "a-new-model" in d.execute_script(labels))
     assert complaints(chrome) == []
+
+
+def test_a_chart_is_drawn_when_it_comes_near_and_on_paper(
+    filled: tuple[Site, dict[str, usage.Looker]], chrome: webdriver.Chrome
+) -> None:
+    site, who = filled
+    visit(chrome, site, "/healthz", who["boss"])
+    browser.resize(chrome, 1280, 300)
+    chrome.get(site.url + "/analytics?range=30d&by=user")
+    wait(chrome, lambda d: len(all_of(d, "[data-sheet]")) == 4)
+    assert chrome.execute_script(DRAWN) == [0, 0, 0, 0]
+    chrome.execute_script("document.querySelector('#use').scrollIntoView()")
+    wait(chrome, lambda d: chrome.execute_script(DRAWN)[0] == 2)
+    chrome.execute_script("dispatchEvent(new Event('beforeprint'))")
+    assert chrome.execute_script(DRAWN) == [2, 1, 2, 2]
 
 
 def test_a_bar_shows_what_it_is_made_of(filled: tuple[Site, dict[str, usage.Looker]], chrome: webdriver.Chrome) -> None:

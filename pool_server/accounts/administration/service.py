@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -89,13 +90,19 @@ class Administration:
         return self._adding.same(cred)
 
     async def remove(self, account_id: str) -> None:
-        """Take an account out of the pool; its file can be brought back. Requests in flight finish. Raises KeyError
-        and OSError."""
+        """Take an account out of the pool; its file can be brought back. Requests in flight finish. Raises KeyError,
+        also where somebody has taken the file out of the folder meanwhile, and OSError."""
         credentials = self._registry.credentials
         file = credentials.items[account_id].found
         if account_id in credentials.owed:
             await asyncio.to_thread(credentials.write, account_id, {})
-        await asyncio.to_thread(self._source.remove, file, self._registry.clock())
+        try:
+            await asyncio.to_thread(self._source.remove, file, self._registry.clock())
+        except FileNotFoundError:
+            if os.path.lexists(file.path):
+                raise
+            await self._left(account_id)
+            raise KeyError(account_id) from None
         await self._left(account_id)
 
     async def withdraw(self, account_id: str) -> None:

@@ -43,8 +43,12 @@ def _move(folder: Path, file: CredentialFile, now: float, mark: str) -> Path:
     stamp = time.strftime(_STAMP, time.gmtime(now)) + f"_{time.time_ns()}{mark}"
     place = folder / REMOVED / stamp / file.name
     place.parent.mkdir(parents=True, mode=0o700)
-    with folder_held(file.path.parent):
-        os.rename(file.path, place)
+    try:
+        with folder_held(file.path.parent):
+            os.rename(file.path, place)
+    except OSError:
+        place.parent.rmdir()
+        raise
     sync_folder(file.path.parent)
     sync_folder(place.parent)
     return place

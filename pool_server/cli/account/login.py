@@ -42,6 +42,11 @@ def command(provider: str, name: str, yes: bool, config: str | None) -> None:
     click.echo(f"{made['id']} is in the pool" + ("" if said.get("ok") else f": {said.get('message', '')}"))
 
 
+def _said(argv: tuple[str, ...], environment: dict[str, str]) -> str:
+    asked = subprocess.run(argv, env=environment, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    return (asked.stdout + asked.stderr).decode("utf-8", "replace")
+
+
 def _signed_in(program: SignInProgram, home: Path) -> str:
     """Run the program; the credential it leaves."""
     for file, text in program.prepared:
@@ -50,9 +55,13 @@ def _signed_in(program: SignInProgram, home: Path) -> str:
         path.write_text(text)
     environment = {**os.environ, **{name: str(home) for name in (program.home, program.older_home) if name}}
     here = bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")) or not os.environ.get("SSH_CONNECTION")
+    if program.ended and program.ended[1] in _said(program.ended[0], environment):
+        raise click.ClickException(f"this {program.argv[0]} signs nobody in any more; add an API key instead")
     if program.leave:
         click.echo(f"Sign in when it asks, and leave it with {program.leave} when it greets you.")
-    subprocess.run(program.argv if here or not program.remote else program.remote, env=environment, check=False)
+    subprocess.run(
+        program.argv if here or not program.remote else program.remote, env=environment, cwd=home, check=False
+    )
     try:
         left = program.left(home)
     except (OSError, TypeError, ValueError):

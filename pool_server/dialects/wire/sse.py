@@ -89,11 +89,11 @@ class Scanner:
     def _whole(self, chunk: bytes) -> int:
         """A chunk made of whole events, as nearly all are."""
         events = chunk.split(b"\n\n")
-        if len(events) == 2:
+        if len(events) == 2 and events[0][:1] != b"\n":
             return self._reader.event(events[0]) if events[0] else 0
         found = 0
         for event in events:
-            if event and event != b"\n":
+            if event := event.lstrip(b"\n"):
                 found |= self._reader.event(event)
         return found
 

@@ -18,6 +18,8 @@ OWNER, APP, READER = "pool_owner", "pool_app", "pool_read"
 OLDEST_SERVER = 140000
 _LOCK = 0x706F6F6C  # "pool"
 RUN_MIGRATE = "run `pool-server store migrate`"
+# Functions that no program of this version calls, nor another function: older ones do while nodes are upgraded.
+SUPERSEDED = ("credential_put_1", "ship_1", "ship_2")
 
 _BEGIN = f"""
 set local search_path = {SCHEMA}, pg_temp;
@@ -141,6 +143,30 @@ async def migrate(connection: Connection, known: tuple[Migration, ...] | None = 
                 change.version, change.name, change.digest, __version__,
             )  # fmt: skip
             ran.append(change)
+
+
+async def contract(connection: Connection) -> list[str]:
+    """Takes away what only programs before this one call; returns the functions that went. Raises StoreError while a
+    node runs such a program."""
+    schema = await schema_of(connection)
+    judge(schema, migrations())
+    async with connection.transaction():
+        await connection.value("select pg_advisory_xact_lock($1)", _LOCK)
+        others = await connection.rows(
+            f"select name, program from {SCHEMA}.node where dead is null and program <> $1"
+            " and clock_timestamp() - beat < interval '1 minute' order by name",
+            __version__,
+        )
+        if others:
+            raise StoreVersionError(f"{others[0]['name']} still runs {others[0]['program']}: upgrade every node first")
+        found = await connection.rows(
+            "select oid::regprocedure::text as function, proname from pg_proc"
+            " where pronamespace = $1::text::regnamespace and proname = any ($2::text[]) order by proname",
+            SCHEMA, list(SUPERSEDED),
+        )  # fmt: skip
+        for row in found:
+            await connection.script(f"drop function {row['function']}")
+    return [row["proname"] for row in found]
 
 
 async def _prepare(connection: Connection) -> None:

@@ -281,6 +281,8 @@ class OneAccount(AccountChanges, access=Access.ADMIN):
         self.known(account)
         try:
             await self.ctx.accounts.remove(account)
+        except KeyError:  # its file went meanwhile
+            raise ProblemError(404, "not_found", _("there is no account {account}", account=account)) from None
         except OSError as error:
             raise rejected(error) from None
         await self.ctx.users.audit(self.actor, "account.remove", account)

@@ -30,8 +30,9 @@ SPANS = Words(
     {"24h": "in the last 24 hours", "7d": "in the last 7 days", "30d": "in the last 30 days",
      "1y": "in the last year", "custom": "in this range"}
 )  # fmt: skip
-LISTED = 100  # people in the table
-SHOWN_ACCOUNTS = 20  # in the table, those that need attention first; the accounts page has all
+LISTED = 100  # people and models to choose from
+SHOWN_PEOPLE = 30  # in the table, those who used most
+SHOWN_ACCOUNTS = 15  # in the table, those that need attention first; the accounts page has all
 LONGEST_SHARED = 31 * asking.DAY  # who used which account is asked of so much at most: it is the widest question
 
 
@@ -205,7 +206,8 @@ class AnalyticsPage(PageHandler, access=Access.FRIEND):
             "faults": tables.faults(total),
             "causes_sentence": tables.causes_sentence(total, causes),
             "heat": tables.heat(found.heat, ask.frm, where),
-            "people": tables.people(found.people, names),
+            "people": tables.people(found.people, names)[:SHOWN_PEOPLE],
+            "more_people": len(found.people) > SHOWN_PEOPLE,
         }
 
     def _address(self, ask: UsageQuery, field: str | None, found: Gathered, names: Names) -> dict[str, Any]:

@@ -13,7 +13,8 @@ class SignInProgram(NamedTuple):
     """`home` is the variable that moves the program's home, `file` what it writes there (a pattern), `prepared` the
     files that are there before it starts. `remote` is the command for a machine without a browser. `token`: a command
     that shows a token instead, for where no file is left; `older_home`: what an older program of the same name calls
-    `home`; `leave`: how somebody ends a program that goes on after the sign-in; `edition`: a file of the home, the
+    `home`; `leave`: how somebody ends a program that goes on after the sign-in; `ended`: a command and the word in its
+    answer by which a version of it tells that it signs nobody in any more; `edition`: a file of the home, the
     words in it that tell the vendor's other edition, and the region it then is."""
 
     argv: tuple[str, ...]
@@ -24,6 +25,7 @@ class SignInProgram(NamedTuple):
     token: tuple[str, ...] = ()
     older_home: str = ""
     leave: str = ""
+    ended: tuple[tuple[str, ...], str] | tuple[()] = ()
     edition: tuple[str, str, str] | tuple[()] = ()
 
     def left(self, home: Path) -> str:
@@ -39,7 +41,7 @@ class SignInProgram(NamedTuple):
         return json.dumps({**json.loads(text), "region": region})
 
 
-_CHOSEN = '{"security":{"auth":{"selectedType":"%s"}}}'
+_CHOSEN = '{"security":{"auth":{"selectedType":"%s"},"folderTrust":{"enabled":false}}}'
 PROGRAMS = {
     Provider.CODEX: SignInProgram(
         ("codex", "login"),
@@ -59,7 +61,12 @@ PROGRAMS = {
         leave="/quit",
     ),
     Provider.QWEN: SignInProgram(
-        ("qwen",), "QWEN_HOME", "oauth_creds.json", prepared=(("settings.json", _CHOSEN % "qwen-oauth"),), leave="/quit"
+        ("qwen",),
+        "QWEN_HOME",
+        "oauth_creds.json",
+        prepared=(("settings.json", _CHOSEN % "qwen-oauth"),),
+        leave="/quit",
+        ended=(("qwen", "auth", "--help"), "removed"),  # 0.24.4 opens a list of vendors' keys that nothing closes
     ),
     Provider.KIMI: SignInProgram(
         ("kimi", "login"),

@@ -31,6 +31,7 @@ def script(provider: Provider, *, powershell: bool, base: str, ticket: str, pool
         "label": client_settings.LABELS[provider.value],
         "program": provider.value,
         "install": client_settings.INSTALL[provider.value],
+        "notice": SPECS[provider].notice,
         "pool": shown,
         "url": f"{base}/contribute/{ticket}",
     }

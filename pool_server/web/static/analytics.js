@@ -257,26 +257,53 @@ function placeMissing() {
   return [...document.querySelectorAll("[data-drawable]")].some((mark) => !document.getElementById(mark.dataset.drawable));
 }
 
-// Each chart in a task of its own, those in sight first, so that a click in between is answered at once: the page is
-// painted before the first and after each.
+// A chart is drawn when it comes near the window, each in a task of its own, so that a click in between is answered at
+// once: the page is painted before the first and after each.
 const painted = () => new Promise((next) => requestAnimationFrame(() => setTimeout(next)));
-let round = 0;
+const stale = new Set();
+const near = new Set();
+let drawing = false;
 
-async function drawAll() {
+async function drawNear() {
+  if (drawing) return;
+  drawing = true;
+  for (let figure; (figure = [...stale].find((one) => near.has(one))); ) {
+    if (!document.hidden) await painted();
+    stale.delete(figure);
+    if (figure.isConnected) draw(figure);
+  }
+  drawing = false;
+}
+
+const watcher = new IntersectionObserver(
+  (seen) => {
+    for (const { target, isIntersecting } of seen) {
+      if (isIntersecting) near.add(target);
+      else near.delete(target);
+    }
+    drawNear();
+  },
+  { rootMargin: "320px" },
+);
+
+function drawAll() {
   if (placeMissing()) {
     location.reload();
     return;
   }
-  const mine = ++round;
-  const seen = (figure) => figure.getBoundingClientRect().top < innerHeight && figure.getBoundingClientRect().bottom > 0;
-  const figures = [...document.querySelectorAll("[data-chart]")];
-  for (const figure of [...figures.filter(seen), ...figures.filter((one) => !seen(one))]) {
-    if (!document.hidden) await painted();
-    if (mine !== round) return;
-    if (figure.isConnected) draw(figure);
+  for (const figure of document.querySelectorAll("[data-chart]")) {
+    stale.add(figure);
+    watcher.observe(figure);
   }
   for (const details of document.querySelectorAll("details:has([data-drawing])")) sheet(details);
+  drawNear();
 }
+
+// Paper has no window to come near to.
+addEventListener("beforeprint", () => {
+  for (const figure of stale) if (figure.isConnected) draw(figure);
+  stale.clear();
+});
 
 // The values of a chart, as they are shown, for a spreadsheet.
 function sheet(details) {
