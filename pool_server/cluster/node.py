@@ -14,7 +14,7 @@ from contextlib import suppress
 from pool_server import __version__
 from pool_server.core.tasks import wait_at_most
 from pool_server.storage.errors import StoreError
-from pool_server.storage.postgres.connection import Connection, DatabasePool, Listener, connected
+from pool_server.storage.postgres.connection import PROVE, Connection, DatabasePool, Listener, connected
 from pool_server.storage.postgres.migrations import judge, migrations, schema_of
 from pool_server.storage.postgres.url import DatabaseUrl
 
@@ -158,7 +158,7 @@ class ClusterNode:
                 self._unproven_since = began
             try:
                 async with asyncio.timeout(PROVEN_WITHIN_S):
-                    await self.upkeep.value("select pool.node_prove_1($1)", self.id)
+                    await self.upkeep.value(PROVE)
             except (StoreError, TimeoutError):
                 if self._away_since is None and began - self._unproven_since < PROVEN_WITHIN_S:
                     log.warning("no commit has reached the standby for %.0f s", time.monotonic() - self._unproven_since)

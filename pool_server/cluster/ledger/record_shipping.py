@@ -18,7 +18,7 @@ from pool_server.ledger.rollups.writer import RUNS, PendingRecord
 from pool_server.storage import Sender, StoreError
 from pool_server.storage.errors import StoreAwayError, StoreRefusedError
 from pool_server.storage.postgres import ledger_calls
-from pool_server.storage.postgres.connection import Connection, DatabasePool
+from pool_server.storage.postgres.connection import PROVE, Connection, DatabasePool
 from pool_server.storage.postgres.ledger_calls import StoredShare
 from pool_server.storage.postgres.thread import DatabaseThread
 
@@ -133,6 +133,7 @@ class Shipping:
         """Keeps a batch. Raises StoreError, or what a record raises that cannot be packed."""
         async with self.turn, pool.connection() as connection:
             await self.keep(connection, [entry.record for entry in entries], [entry.packed() for entry in entries])
+            await connection.value(PROVE)
         return [True] * len(entries)
 
     async def keep(
@@ -146,6 +147,8 @@ class Shipping:
         before = self._known[1]
         self._known = None  # until the answer is here
         async with connection.transaction():
+            if shared:  # a standby that hangs must not keep the node's row locked: `ship` waits for it afterwards
+                await connection.value("select set_config('synchronous_commit', 'off', true)")
             rows = []
             for rec, raw in zip(records, packed, strict=True):
                 counts = not rec.job or await _claim(connection, rec)

@@ -16,6 +16,8 @@ from pool_server.storage.postgres.url import DatabaseUrl
 
 CONNECT_S = 5.0
 CALL_S = 30.0
+# Its commit is answered once it is on the standby, with all that was committed before; it locks nothing.
+PROVE = "select pg_logical_emit_message(true, 'pool', '')::text"
 _AWAY = ("08", "40", "53", "57", "58", "XX")  # classes of SQLSTATE: connection, rollback, resources, shutdown, system
 _NAMED = {"application_name": "pool-server"}
 _READ_ONLY = "25006"  # a server that was primary, or never was
