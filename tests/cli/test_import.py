@@ -123,6 +123,19 @@ def test_a_broken_file_stops_nothing_and_says_so(sh: Shell, folder: Path, kind: 
     assert list((folder / "pool").iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("kind", "file"),
+    [("cx", "accounts/a.json"), ("cx", "a.json"), ("codex-pool", "pool/codex_a.json"), ("codex-pool", "config.toml"),
+     ("cliproxyapi", "auths/a.json"), ("crs", "export.json"), ("crs", ".env"), ("codex", "auth.json")],
+)  # fmt: skip
+def test_a_pipe_among_the_files_is_not_waited_for(sh: Shell, folder: Path, kind: str, file: str) -> None:
+    path = folder / "home" / file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    os.mkfifo(path)
+    done = sh("import", kind, str(folder / "home"), "--dry-run")
+    assert done.code in (0, 1) and "Traceback" not in done.err
+
+
 def test_the_home_is_known(sh: Shell, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CODEX_HOME", str(folder / "elsewhere"))
     put(folder / "elsewhere/auth.json", login("anna"))

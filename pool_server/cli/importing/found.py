@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -59,12 +61,23 @@ class Found(msgspec.Struct):
         return f"Found(program={self.program!r}, accounts={len(self.accounts)}, people={len(self.people)})"
 
 
+def content(path: Path) -> bytes:
+    """What a file holds; a pipe or device is not waited for. Raises ValueError (one line) and OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise ValueError("it is not a regular file")
+        raw = file.read(MAX_BYTES + 1)
+    if len(raw) > MAX_BYTES:
+        raise ValueError("it is too large")
+    return raw
+
+
 def json_object(path: Path) -> dict[str, Any]:
     """A JSON object of a file. Raises ValueError (one line without anything of the file), OSError."""
-    if path.stat().st_size > MAX_BYTES:
-        raise ValueError("it is too large")
+    raw = content(path)
     try:
-        data = json.loads(path.read_text(encoding="utf-8-sig"))
+        data = json.loads(raw.decode("utf-8-sig"))
     except (ValueError, RecursionError):
         raise ValueError("it is not JSON") from None
     if not isinstance(data, dict):

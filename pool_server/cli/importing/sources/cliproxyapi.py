@@ -19,6 +19,7 @@ from pool_server.cli.importing.found import (
     UnusableSourceError,
     claude_login,
     codex_login,
+    content,
     flag,
     inner,
     milliseconds,
@@ -112,7 +113,7 @@ def _kimi(data: dict[str, Any]) -> tuple[Provider, dict[str, Any]]:
 
 def _people(config: Path, found: Found) -> None:
     try:
-        keys = api_keys(config.read_text(encoding="utf-8"))
+        keys = api_keys(content(config).decode())
     except (OSError, ValueError):
         found.left.append(Left(config.name, "it cannot be read: no key comes over"))
         return

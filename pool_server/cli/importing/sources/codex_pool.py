@@ -12,7 +12,7 @@ from typing import Any
 
 import tomli
 
-from pool_server.cli.importing.found import Found, FoundAccount, Left, UnusableSourceError, of_file, text
+from pool_server.cli.importing.found import Found, FoundAccount, Left, UnusableSourceError, content, of_file, text
 from pool_server.core.enums import Provider
 from pool_server.users import ImportedSecret, OtherPool, read_codex_pool_users
 
@@ -37,7 +37,7 @@ def read(folder: Path, environment: Mapping[str, str], until: float | None) -> F
 def _settings(folder: Path, found: Found) -> dict[str, Any]:
     path = folder / "config.toml"
     try:
-        return tomli.loads(path.read_text(encoding="utf-8"))
+        return tomli.loads(content(path).decode())
     except FileNotFoundError:
         return {}
     except (OSError, ValueError):
@@ -67,7 +67,7 @@ def _people(folder: Path, told: object, found: Found, environment: Mapping[str, 
         found.left.append(Left(path.name, "there is no file of users: nobody comes over"))
         return
     try:
-        found.people = read_codex_pool_users(path.read_bytes())
+        found.people = read_codex_pool_users(content(path))
     except (ValueError, OSError) as wrong:
         found.left.append(Left(path.name, str(wrong)))
         return

@@ -24,6 +24,7 @@ from pool_server.cli.importing.found import (
     Left,
     UnusableSourceError,
     claude_login,
+    content,
     flag,
     inner,
     json_object,
@@ -80,7 +81,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _key_beside(folder: Path) -> str:
     try:
-        found = _ENV.search((folder / ".env").read_text(encoding="utf-8"))
+        found = _ENV.search(content(folder / ".env").decode())
     except (OSError, ValueError):
         return ""
     return found[1] if found else ""
