@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -15,7 +15,6 @@ from pool_server.cluster.node import ClusterNode
 from pool_server.core.settings import ConfigError, Section, Settings
 from pool_server.core.settings_file import LoadedSettings, overlaid
 from pool_server.storage.errors import StoreError
-from pool_server.storage.postgres.inspection import OTHERWISE
 
 log = logging.getLogger(__name__)
 
@@ -67,11 +66,6 @@ class SharedSettings:
             await self._node.upkeep.value("select pool.node_settings_1($1, $2)", self._node.id, told)
         except StoreError as exc:
             log.info("what settings this machine has is not told just now: %s", exc)
-
-    async def differing(self) -> Mapping[str, str]:
-        """By section: the machines that differ from most others. Raises StoreError."""
-        rows = await self._node.upkeep.rows(OTHERWISE)
-        return {row["section"]: row["names"] for row in rows}
 
 
 def marks(settings: Settings, mark: Callable[[str], str]) -> dict[str, str]:
