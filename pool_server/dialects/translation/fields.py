@@ -327,6 +327,18 @@ def json_text(value: Any) -> str:
     return encode(value).decode()
 
 
+def arguments_text(value: Any) -> str:
+    """A call's arguments as text, whatever an upstream sent for them: never none in place of some."""
+    if isinstance(value, str):
+        return value
+    return "" if value is None else json_text(value)
+
+
+def arguments_object_text(value: Any) -> str:
+    """The same, where the dialect has an object for them: none is an empty one."""
+    return arguments_text({} if value is None else value)
+
+
 def ask_options(request: NeutralRequest, body: dict[str, Any], limit: str, **names: str) -> None:
     """Note the options a client set; `names` says what the dialect calls them where it is another name."""
     options = request.options

@@ -9,7 +9,7 @@ from pool_server.dialects.translation.answers.fold import WholeAnswer
 from pool_server.dialects.translation.answers.logprobs import read_choice
 from pool_server.dialects.translation.chat.media import SoundPieces, pictures
 from pool_server.dialects.translation.chat.stream_in import FINISH
-from pool_server.dialects.translation.fields import obj, openai_usage, text
+from pool_server.dialects.translation.fields import arguments_text, obj, openai_usage, text
 from pool_server.dialects.translation.neutral import Finish, Reasoning, Sink, Text, ToolCall
 
 TOLD = {
@@ -50,7 +50,7 @@ def read_answer(body: dict[str, Any], sink: Sink, *, transcribed: bool = True) -
         function = custom or obj(obj(call).get("function"))
         arguments = function.get("input" if custom else "arguments")
         sink.call(index, text(obj(call).get("id")), text(function.get("name")), custom=bool(custom))
-        sink.end(index, whole=text(arguments))
+        sink.end(index, whole=arguments_text(arguments))
     sink.usage(openai_usage(body.get("usage")))
     if choice:
         sink.finish(FINISH.get(text(choice.get("finish_reason")), Finish.STOP))

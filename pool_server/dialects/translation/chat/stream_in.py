@@ -7,7 +7,7 @@ from typing import Any
 from pool_server.dialects.translation.answers.logprobs import read_choice
 from pool_server.dialects.translation.chat.media import SoundPieces, pictures
 from pool_server.dialects.translation.errors import read_error
-from pool_server.dialects.translation.fields import json_text, obj, openai_usage, text
+from pool_server.dialects.translation.fields import arguments_text, obj, openai_usage, text
 from pool_server.dialects.translation.neutral import Finish, Sink
 
 FINISH = {
@@ -117,7 +117,5 @@ class ChatStreamReader:
             if key not in self._orders:
                 self._orders[key] = index if index is not None else len(self._orders)
             self._sink.call(key, ident, text(function.get("name")), order=self._orders[key])
-        if (piece := function.get("arguments")) and isinstance(piece, str):
-            self._sink.arguments(key, piece)
-        elif isinstance(piece, dict):  # some servers send the object itself
-            self._sink.arguments(key, json_text(piece))
+        if (piece := function.get("arguments")) is not None:  # some servers send the object itself
+            self._sink.arguments(key, piece if isinstance(piece, str) else arguments_text(piece))

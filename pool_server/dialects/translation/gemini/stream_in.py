@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pool_server.dialects.translation.errors import read_error
-from pool_server.dialects.translation.fields import google_usage, json_text, obj, text
+from pool_server.dialects.translation.fields import arguments_object_text, google_usage, obj, text
 from pool_server.dialects.translation.gemini.request import camel
 from pool_server.dialects.translation.neutral import Finish, Sink
 
@@ -96,7 +96,7 @@ class GeminiStreamReader:
             self._into("")
             self._count += 1
             self._sink.call(self._count, text(call.get("id")), text(call.get("name")))
-            self._sink.end(self._count, whole=json_text(obj(call.get("args"))))
+            self._sink.end(self._count, whole=arguments_object_text(call.get("args")))
 
     def _seal(self, signature: str) -> None:
         """Seal the thought that is open, else one without text."""

@@ -8,7 +8,7 @@ import msgspec
 
 from pool_server.core.models import Usage
 from pool_server.dialects.translation.answers.fold import WholeAnswer
-from pool_server.dialects.translation.fields import json_text, obj, text
+from pool_server.dialects.translation.fields import arguments_object_text, obj, text
 from pool_server.dialects.translation.neutral import Finish, Part, Reasoning, Sink, Text, ToolCall
 from pool_server.dialects.translation.tools import arguments_object
 from pool_server.dialects.usage.anthropic import START, MessageUsage
@@ -51,7 +51,7 @@ def read_answer(body: dict[str, Any], sink: Sink) -> None:
             sink.end(index, seal=text(block.get("data")), redacted=True)
         elif kind == "tool_use":
             sink.call(index, text(block.get("id")), text(block.get("name")))
-            sink.end(index, whole=json_text(obj(block.get("input"))))
+            sink.end(index, whole=arguments_object_text(block.get("input")))
     usage = MessageUsage()
     usage.take(body.get("usage"), START)
     sink.usage(usage.usage())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pool_server.dialects.translation.errors import read_error
-from pool_server.dialects.translation.fields import json_text, obj, text
+from pool_server.dialects.translation.fields import arguments_text, obj, text
 from pool_server.dialects.translation.messages.answer import FINISH
 from pool_server.dialects.translation.neutral import Finish, Sink
 from pool_server.dialects.usage.anthropic import DELTA, START, MessageUsage
@@ -59,8 +59,8 @@ class MessagesStreamReader:
         self._hidden = None
         if kind == "tool_use":
             self._sink.call(key, text(block.get("id")), text(block.get("name")))
-            if given := obj(block.get("input")):
-                self._sink.arguments(key, json_text(given))
+            if (given := block.get("input")) not in (None, {}, ""):
+                self._sink.arguments(key, arguments_text(given))
         elif kind == "redacted_thinking":
             self._sink.end(key, seal=text(block.get("data")), redacted=True)
         elif kind == "text":

@@ -8,7 +8,7 @@ from pool_server.core.models import Usage
 from pool_server.dialects.translation.answers.fold import WholeAnswer
 from pool_server.dialects.translation.answers.logprobs import openai_tokens
 from pool_server.dialects.translation.errors import read_error
-from pool_server.dialects.translation.fields import obj, openai_usage, text
+from pool_server.dialects.translation.fields import arguments_text, obj, openai_usage, text
 from pool_server.dialects.translation.neutral import Finish, Part, Reasoning, Sink, Text, ToolCall
 
 _REASONS = {"max_output_tokens": Finish.LENGTH, "max_tokens": Finish.LENGTH, "content_filter": Finish.FILTER}
@@ -51,7 +51,7 @@ def read_item(index: Any, item: dict[str, Any], sink: Sink) -> None:
     elif kind in ("function_call", "custom_tool_call"):
         custom = kind == "custom_tool_call"
         sink.call(index, text(item.get("call_id")), text(item.get("name")), custom=custom)
-        sink.end(index, whole=text(item.get("input" if custom else "arguments")))
+        sink.end(index, whole=arguments_text(item.get("input" if custom else "arguments")))
 
 
 def reasoning_text(item: dict[str, Any]) -> str:

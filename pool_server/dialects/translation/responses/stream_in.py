@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pool_server.dialects.translation.errors import read_error
-from pool_server.dialects.translation.fields import obj, openai_usage, text
+from pool_server.dialects.translation.fields import arguments_text, obj, openai_usage, text
 from pool_server.dialects.translation.neutral import Sink
 from pool_server.dialects.translation.responses.answer import read_finish, read_item, reasoning_text
 
@@ -48,9 +48,9 @@ class ResponsesStreamReader:
     def _piece(self, kind: str, event: dict[str, Any]) -> None:
         key = _key(event)
         if kind in ("response.function_call_arguments.delta", "response.custom_tool_call_input.delta"):
-            self._sink.arguments(key, text(event.get("delta")))
+            self._sink.arguments(key, arguments_text(event.get("delta")))
         elif kind in ("response.function_call_arguments.done", "response.custom_tool_call_input.done"):
-            whole = text(event.get("arguments")) or text(event.get("input"))
+            whole = arguments_text(event.get("arguments")) or arguments_text(event.get("input"))
             if key in self._calls:
                 self._calls.discard(key)
                 self._sink.end(key, whole=whole)
@@ -84,7 +84,7 @@ class ResponsesStreamReader:
             self._told.add(key)
             self._calls.add(key)
             self._sink.call(key, text(item.get("call_id")), text(item.get("name")), custom=custom)
-            self._sink.arguments(key, text(item.get("input" if custom else "arguments")))
+            self._sink.arguments(key, arguments_text(item.get("input" if custom else "arguments")))
 
     def _item_done(self, key: Any, item: dict[str, Any]) -> None:
         kind = item.get("type")
@@ -98,7 +98,8 @@ class ResponsesStreamReader:
             read_item(key, item, self._sink)
         elif key in self._calls:
             self._calls.discard(key)
-            self._sink.end(key, whole=text(item.get("arguments")) or text(item.get("input")))
+            whole = arguments_text(item.get("arguments")) or arguments_text(item.get("input"))
+            self._sink.end(key, whole=whole)
         self._told.add(key)
 
     def _end(self, kind: str, response: dict[str, Any]) -> None:
