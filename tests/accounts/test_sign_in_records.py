@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from pool_server.accounts import Accounts, AccountSignIn, PastedCodeError, SignInBusyError, SignInStart
 from pool_server.accounts.credentials.sealing import SealKeys
-from pool_server.accounts.sign_in import records
+from pool_server.accounts.sign_in import records, service
 from pool_server.accounts.sign_in.pasted import read_code
 from pool_server.accounts.sign_in.records import Secrets, SignInStore, end
 from pool_server.accounts.sign_in.service import CLAIM_S, PAGE_S
@@ -23,6 +23,7 @@ from pool_server.core import processes
 from pool_server.core.enums import Provider, SignInFlow, SignInState, SignInStep
 from pool_server.core.models import HttpAnswer, HttpRequest
 from pool_server.demo.fake_account import FakeAccount
+from pool_server.storage.errors import StoreAwayError
 from pool_server.storage.postgres.thread import DatabaseThread
 from tests.accounts.kit import NOW, Line, Pool, of_a_dead_process
 from tests.cluster.conftest import database, server, template
@@ -289,3 +290,28 @@ def test_no_text_is_more_than_refused(text: str) -> None:
 def test_a_code_comes_out_as_it_was(code: str, state: str) -> None:
     got = read_code(f"{REDIRECT}?code={code}&state={state}", redirects=(REDIRECT,), state=state)
     assert got.code == code
+
+
+class Away(service.SignIns):
+    """Of a store that answers at every third look."""
+
+    def __init__(self) -> None:
+        self.looks = 0
+
+    async def tend(self) -> None:
+        self.looks += 1
+        if self.looks == 10:
+            raise asyncio.CancelledError
+        if self.looks % 3:
+            raise StoreAwayError("the database does not answer")
+
+
+def test_a_store_that_is_away_is_told_of_once_an_outage(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(service, "TICK_S", 0)
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(Away()._watch())
+    told = "the sign-ins under way cannot be read: the database does not answer"
+    assert [record.getMessage() for record in caplog.records] == [told] * 3
+    assert not any(record.exc_info for record in caplog.records)

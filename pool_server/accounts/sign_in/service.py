@@ -27,6 +27,7 @@ from pool_server.core.settings import Settings
 from pool_server.language import LazyText, lazy, lazy_of
 from pool_server.providers import CredentialRejectedError, SignInRefusedError
 from pool_server.providers.keys.pasted import recognise
+from pool_server.storage import StoreError
 
 log = logging.getLogger(__name__)
 
@@ -327,12 +328,18 @@ class SignIns:
             await asyncio.wait({self._task})
 
     async def _watch(self) -> None:
+        away = False  # the store, since this was logged last
         while True:
             await asyncio.sleep(TICK_S)
             try:
                 await self.tend()
+                away = False
+            except StoreError as error:
+                if not away:
+                    log.warning("the sign-ins under way cannot be read: %s", error)
+                away = True
             except Exception:
-                log.exception("the sign-ins under way cannot be read")
+                log.exception("the sign-ins under way cannot be tended")
 
     async def tend(self) -> None:
         """Do what is due for each sign-in under way. One that fails, or whose vendor is slow, stops no other."""
