@@ -52,13 +52,6 @@ SLOW = frozenset({
     "web/test_api_fuzz.py", "cli/test_replay_cli.py", "transcripts/test_mirror.py",
 })  # fmt: skip
 DATABASES = frozenset({"template", "empty", "own"})  # fixtures of tests/cluster that start a database server
-# Of few tests and long: begun last, as files of few tests are else, they would run when all others are done.
-LONG = frozenset({
-    "web/test_narrow.py", "web/test_axe.py", "web/test_analytics_browser.py", "web/test_browser.py",
-    "web/test_sign_in_failures_browser.py", "cluster/test_machine_losses.py", "cluster/test_each_part_killed.py",
-    "clients/test_killed.py", "clients/test_killed_nodes.py", "clients/test_codex_screen.py", "test_data_folder.py",
-    "accounts/test_withdrawal.py", "failpoints/test_old_faults.py", "simulated/test_store_simulated.py",
-})  # fmt: skip
 HERE = Path(__file__).parent
 
 # A busy machine is slow at random: neither an example's time nor that of its making is judged.
@@ -82,12 +75,8 @@ def _starts_database(item: pytest.Item) -> bool:
     return isinstance(item, pytest.Function) and not DATABASES.isdisjoint(item.fixturenames)
 
 
-def _listed(path: Path, files: frozenset[str]) -> bool:
-    return path.is_relative_to(HERE) and path.relative_to(HERE).as_posix() in files
-
-
 def _is_slow(path: Path) -> bool:
-    return _listed(path, SLOW)
+    return path.is_relative_to(HERE) and path.relative_to(HERE).as_posix() in SLOW
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -103,7 +92,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.flaky(reruns=1))
         if _is_slow(item.path) or _starts_database(item):
             item.add_marker(pytest.mark.slow)
-    items.sort(key=lambda item: not _listed(item.path, LONG))
 
 
 def _reason(report: pytest.CollectReport | pytest.TestReport) -> str:
