@@ -70,7 +70,9 @@ class Background:
         self.unwritable = ""  # see `CredentialStore.unwritable`
         self.on_usage: list[Callable[[str, UsageAnswer], None]] = []
         credentials, clock, settings = registry.credentials, registry.clock, registry.settings
-        self.saver = CredentialWriter(registry, clock=clock)
+        self.saver = CredentialWriter(
+            registry, clock=clock, written=lambda account_id: self.refresher.written(account_id)
+        )
         self.refresher = Refresher(
             credentials,
             ports.leases,

@@ -18,8 +18,10 @@ from pool_server.accounts import RefreshError
 from pool_server.accounts.credentials import escrow, refresh, store, write_back
 from pool_server.cluster import database_leases
 from pool_server.cluster.credentials import database_source, sealed_rows
+from pool_server.cluster.credentials.sealed_rows import DatabaseCredentials
 from pool_server.core import disk
 from pool_server.core.models import HttpAnswer, HttpRequest
+from pool_server.storage.errors import StoreError
 from tests.accounts.kit import HOUR, claude
 from tests.cluster.conftest import Database
 from tests.cluster.machines import Vendor, machine, machines
@@ -61,6 +63,33 @@ def test_a_token_that_is_given_while_the_database_goes_away_serves_and_is_kept(o
             await asyncio.to_thread(own.server.start)
             await until(lambda: b.secret() == new.secret, "the token did not reach the other machine")
             await until(lambda: not list((a.folder / "escrow").glob("*.json")), "it is still kept apart")
+            assert (await b.accounts._background.refresher.refresh(ID, new.secret)).secret == "sk-ant-oat01-00002"
+            assert not vendor.doubles
+
+    asyncio.run(walk())
+
+
+def test_a_token_that_could_not_be_written_keeps_the_others_from_trading_the_spent_one(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The database answers again before the lease would be given back, and the row has the spent token still."""
+
+    async def walk() -> None:
+        vendor = Vendor()
+        async with machines(database, tmp_path, vendor, clock=time.time, background=True) as (a, b):
+            await with_account(a, b, ends=time.time() + 8 * HOUR)
+            there = DatabaseCredentials.put
+
+            async def refused(self: DatabaseCredentials, *args: Any, **more: Any) -> int | None:
+                monkeypatch.setattr(DatabaseCredentials, "put", there)
+                raise StoreError("cut off")
+
+            monkeypatch.setattr(DatabaseCredentials, "put", refused)
+            new = await a.accounts._background.refresher.refresh(ID, FIRST)
+            assert a.accounts.describe(ID)["unsaved"] is True
+            assert (await b.accounts._background.refresher.refresh(ID, FIRST)).secret == new.secret
+            assert not vendor.doubles and len(vendor.asked) == 1
+            # … and from the moment it is written nobody waits for a lease
             assert (await b.accounts._background.refresher.refresh(ID, new.secret)).secret == "sk-ant-oat01-00002"
             assert not vendor.doubles
 

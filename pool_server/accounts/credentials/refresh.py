@@ -92,6 +92,7 @@ class Refresher:
         self._clock = clock
         self._done = done
         self._flights: dict[tuple[str, str], asyncio.Task[Credential]] = {}
+        self._kept: dict[str, LeaseTerm] = {}  # of accounts whose new token the others cannot see yet
         self._lost: dict[tuple[str, str], RefreshError] = {}  # sign-ins that were refused for good
 
     async def refresh(self, account_id: str, failed_token: str, *, force: bool = False) -> Credential:
@@ -154,7 +155,7 @@ class Refresher:
                     continue  # this process was stopped meanwhile, and another may have begun
                 return fresh if fresh is not None else await self._ask(account_id, tried)
         finally:
-            await self._let_go(hold)
+            await self._let_go(account_id, hold)
 
     async def _held_back(self, account_id: str, hold: _Hold, patience: float) -> bool:
         """Whether another process may be refreshing the account; takes what keeps the others from it. A process that
@@ -162,6 +163,8 @@ class Refresher:
         others from trading the same token."""
         leased = True
         try:
+            if hold.term is None:
+                hold.term = self._kept.pop(account_id, None)
             if hold.term is None or not self._leases.held(hold.term):
                 hold.term = await self._leases.take(f"refresh:{account_id}", LEASE_S)
                 if hold.term is None:
@@ -184,11 +187,20 @@ class Refresher:
         except StoreError as exc:
             raise RefreshError(lazy_of(exc), permanent=False) from None
 
-    async def _let_go(self, hold: _Hold) -> None:
+    async def _let_go(self, account_id: str, hold: _Hold) -> None:
         if hold.descriptor is not None:
             os.close(hold.descriptor)
-        if hold.term is not None:
+        if hold.term is None:
+            return
+        if account_id in self._credentials.owed and not self._credentials.source.shares_escrow:
+            self._kept[account_id] = hold.term  # whoever took it now would trade the spent token again
+        else:
             await self._leases.give(hold.term)
+
+    async def written(self, account_id: str) -> None:
+        """An account's credential is owed nothing any more: the others may refresh it. Never raises."""
+        if (term := self._kept.pop(account_id, None)) is not None:
+            await self._leases.give(term)
 
     def _reread(self, account_id: str, tried: Credential) -> Credential | None:
         """The file's credential when it is no longer the one that failed."""

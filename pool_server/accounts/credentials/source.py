@@ -32,6 +32,7 @@ class CredentialSource(Protocol):
     cannot be read a CredentialRejectedError."""
 
     folder: Path  # where people put credential files
+    shares_escrow: bool  # whether whoever may refresh an account reads the escrow of this process
 
     async def start(self) -> None:
         """Before the first look. Raises StoreError."""
@@ -107,6 +108,8 @@ class CredentialSource(Protocol):
 
 class PoolFolder(CredentialSource):
     """The files of the pool folder are the truth."""
+
+    shares_escrow = True
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

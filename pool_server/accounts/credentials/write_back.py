@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from pool_server.accounts.credentials.store import ReplacedError
@@ -25,11 +25,15 @@ LONGEST_S = 60.0  # … up to this
 
 
 class CredentialWriter:
-    """Writes owned fields of one worker's accounts. Times are those of `clock` (unix seconds)."""
+    """Writes owned fields of one worker's accounts. Times are those of `clock` (unix seconds). `written` hears of an
+    account that was owed something and is owed nothing any more."""
 
-    def __init__(self, registry: Registry, *, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, registry: Registry, *, clock: Callable[[], float], written: Callable[[str], Awaitable[None]]
+    ) -> None:
         self._registry = registry
         self._clock = clock
+        self._written = written
         self._tries: dict[str, int] = {}
         self._timers = Timers(self.timed, clock=clock, at_once=1)
         self.start = self._timers.start
@@ -72,6 +76,7 @@ class CredentialWriter:
         """Try again; returns when to try the next time, None when nothing is owed any more."""
         if await self._pay(account_id) is None:
             self._tries.pop(account_id, None)
+            await self._written(account_id)
             return None
         return self._again(account_id)
 
@@ -104,3 +109,5 @@ class CredentialWriter:
             if failure is not None:
                 log.error("%s: its file could not be written (%s); the next start has the new token from %s",
                           account_id, failure, self._registry.credentials.escrow.folder)  # fmt: skip
+            else:
+                await self._written(account_id)

@@ -39,6 +39,8 @@ T = TypeVar("T")
 class DatabaseSource(CredentialSource):
     """The credentials of one process of a pool of several machines. `start` comes before anything else."""
 
+    shares_escrow = False
+
     def __init__(self, folder: Path, rows: DatabaseCredentials, clock: Callable[[], float]) -> None:
         self.folder = folder
         self.inbox = Inbox(folder, self, clock)
