@@ -165,6 +165,23 @@ def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
         gate.open()
 
 
+def test_requests_on_their_way_when_it_leaves_are_served(tmp_path: Path) -> None:
+    with FakeProviders([account("claude:a")]) as fakes, PoolProcess(tmp_path, fake_settings(tmp_path, fakes)) as pool:
+        host, port = pool.url.removeprefix("http://").split(":")
+        asking = [http.client.HTTPConnection(host, int(port), timeout=PATIENCE_S) for _ in range(4)]
+        kept = asking[0]
+        kept.request("GET", "/healthz")
+        assert kept.getresponse().read()
+        pool.signal(signal.SIGSTOP)
+        for one in asking:
+            one.request("POST", "/v1/messages", json.dumps(MESSAGE), {"Content-Type": "application/json"})
+        pool.signal(signal.SIGTERM)
+        pool.signal(signal.SIGCONT)
+        answers = [one.getresponse() for one in asking]
+        assert [(answer.status, json.loads(answer.read())["type"]) for answer in answers] == [(200, "message")] * 4
+        assert pool.wait() == 0
+
+
 def test_health_says_that_the_server_leaves(tmp_path: Path) -> None:
     gate = Gate()
     with FakeProviders([key_account("claude:a")]) as fakes:

@@ -46,6 +46,8 @@ log = logging.getLogger(__name__)
 IDLE_S = 100.0  # so long must nothing have come on a connection that a server which is replaced ends: clients drop
 # their own after 90 s at the latest (reqwest, Go), and one that sends a request at that moment would lose it
 
+JUST_NOW_S = 0.25  # who has connected or been answered so lately may have sent a request before the sockets closed
+
 # Read once at the start: a reload keeps the old value and says so.
 FIXED = (
     "listen_addr", "tls_cert", "tls_key", "log_format", "workers", "pool_dir", "data_dir", "ledger", "prices",
@@ -393,7 +395,7 @@ class Server:
         """Take nothing new, let running exchanges finish within `drain_s`, end the rest, close everything."""
         self.web.draining = True
         self.http.stop()
-        await self.gateway.drain(self.settings.drain_s)
+        await self.gateway.drain(self.settings.drain_s, quiet=lambda: self.http.quiet(JUST_NOW_S))
         await self._stack.aclose()
 
     async def reload(self) -> dict[str, Any]:

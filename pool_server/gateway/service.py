@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from tornado.httputil import HTTPServerRequest
 
 SWEEP_S = 60.0  # between two looks for objects whose time is over
+ON_ITS_WAY_S = 1.0  # how long a drain takes requests of connections that were made before it
 _BURST_BYTES = 32 << 20
 _BURST_EXCHANGES = 64
 TICK_S = 2.5  # how often keep-alives and silence limits of the live exchanges are looked at
@@ -267,18 +268,25 @@ class DataPlane:
                 return
             await poll(0.05)
 
-    async def drain(self, seconds: float, *, poll: Callable[[float], Any] = asyncio.sleep) -> None:
-        """Takes no new exchange, waits up to `seconds` for the live ones, then ends the rest honestly."""
-        self.draining = True
+    async def drain(
+        self, seconds: float, *, quiet: Callable[[], bool] | None = None, poll: Callable[[float], Any] = asyncio.sleep
+    ) -> None:
+        """Waits up to `seconds` for the live exchanges, then ends the rest honestly. Takes no new one, but where
+        `quiet` tells whether nothing has come on any connection just now: until then it takes what was on its way when
+        the sockets closed, for `ON_ITS_WAY_S` at most."""
         loop = asyncio.get_running_loop()
         self.hurry(seconds)
+        late = loop.time() + ON_ITS_WAY_S
         error = ClientError(ErrorKind.DRAINING, "The pool is restarting; try again in a moment.", 503)
         while True:
+            self.draining = quiet is None or loop.time() >= late
             for socket in [socket for socket in self.sockets if not socket.busy]:
                 socket.stop(Outcome.CUT, error)
-            if not self._working or loop.time() >= self._drained_by:
+            over = not self._working and (self.draining or quiet is None or quiet())
+            if over or loop.time() >= self._drained_by:
                 break
             await poll(0.05)
+        self.draining = True
         for exchange in self._all():
             exchange.stop(Outcome.CUT, error)
         grace = loop.time() + 2.0

@@ -447,6 +447,25 @@ def test_local_mode_turns_strangers_away(tmp_path: Path) -> None:
     run(test)
 
 
+def test_draining_takes_what_was_on_its_way_until_it_is_quiet(tmp_path: Path) -> None:
+    async def test() -> None:
+        quiet, polls = False, asyncio.Queue[None]()
+        async with Stack(tmp_path, [account("claude:one")]) as stack:
+
+            async def poll(_: float) -> None:
+                await polls.get()
+
+            drain = asyncio.create_task(stack.gateway.drain(10.0, quiet=lambda: quiet, poll=poll))
+            await asyncio.sleep(0)
+            assert (await stack.post("/v1/messages", messages()))[0] == 200
+            quiet = True
+            polls.put_nowait(None)
+            await drain
+            assert (await stack.post("/v1/messages", messages()))[0] == 503
+
+    run(test)
+
+
 def test_draining_lets_streams_finish_and_takes_no_new_work(tmp_path: Path) -> None:
     async def test() -> None:
         gate = Gate()
