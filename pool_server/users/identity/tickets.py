@@ -79,6 +79,15 @@ class Tickets:
         now = self._clock()
         return await self._port.once(_key(f"once {what}"), now, now + seconds)
 
+    async def leave(self, what: str, text: str, seconds: float) -> None:
+        """Keeps `text` under `what` for whoever takes it, for so long; one left before is replaced."""
+        await self._port.ticket_make(_key(f"left {what}"), Ticket("", self._clock() + seconds, "", text))
+
+    async def left(self, what: str) -> str | None:
+        """What was left under `what`, for the first who asks."""
+        found = await self._port.ticket_take(_key(f"left {what}"))
+        return found.label if found is not None and found.expires > self._clock() else None
+
     async def revoke(self, value: str) -> None:
         """The ticket is worth nothing any more."""
         await self._port.ticket_drop(_key(value))

@@ -1,9 +1,21 @@
-"""Fields of an HTML form as the JSON a program would send. Pure."""
+"""HTML forms: their fields as the JSON a program would send, and the answer to one that is sent a second time."""
 
 from __future__ import annotations
 
+import asyncio
+import base64
+import hashlib
+import secrets
+import zlib
 from collections.abc import Mapping
 from typing import Any
+
+import msgspec
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from tornado.escape import utf8
+from tornado.web import RequestHandler
+
+from pool_server.users.identity.tickets import Tickets
 
 _LISTS = frozenset({"providers", "models"})  # limits that name things; every other limit is a number
 _KEPT_EMPTY = frozenset(
@@ -48,3 +60,78 @@ def _limit(name: str, value: str) -> int | float | list[str]:
         return float(value)
     except ValueError:
         raise ValueError(f"{name} must be a number") from None
+
+
+SENT_S = 300.0  # how long the answer to a form is kept
+WAIT_S = 60.0  # how long one that is sent again waits for the first one's answer
+_LOOK_S = 0.1
+_UNDONE = "undone"  # in place of an answer: it was refused or failed, and may be tried again
+_NONCE = 12  # bytes
+
+
+class FormAnswer(msgspec.Struct, array_like=True):
+    """An answer as it went out: its status, headers with cookies, and body."""
+
+    status: int
+    headers: list[tuple[str, str]]
+    body: bytes
+
+    @classmethod
+    def of(cls, handler: RequestHandler, chunk: Any) -> FormAnswer:
+        """What `handler` is about to finish with."""
+        cookies = getattr(handler, "_new_cookie", {}).values()
+        headers = [*handler._headers.get_all(), *(("Set-Cookie", one.OutputString()) for one in cookies)]
+        return cls(handler.get_status(), headers, utf8(chunk or b""))
+
+    def give(self, handler: RequestHandler) -> None:
+        """Finish `handler` with this."""
+        handler.set_status(self.status)
+        for name, value in self.headers:
+            (handler.add_header if name == "Set-Cookie" else handler.set_header)(name, value)
+        handler.finish(self.body)
+
+
+class Sending:
+    """One form that must not do twice what it does: of a double click the browser keeps the second answer alone.
+
+    It is known by all that it says, its own name included, in every process and machine. Its answer may hold a
+    secret, and is kept under a key that only the form's name gives.
+    """
+
+    def __init__(self, tickets: Tickets, path: str, form: bytes, name: str) -> None:
+        self.sent: FormAnswer | None = None
+        self._tickets = tickets
+        self._mark = "form " + hashlib.sha256(path.encode() + b"\0" + form).hexdigest()
+        self._cipher = AESGCM(hashlib.sha256(b"answer to a form\0" + name.encode("utf-8", "surrogatepass")).digest())
+
+    async def earlier(self) -> FormAnswer | None:
+        """The answer it got before; None for the first time, or after it did nothing. Raises TimeoutError where
+        neither is known in time: its process has died, or still works on it."""
+        if await self._tickets.once(self._mark, SENT_S):
+            return None
+        async with asyncio.timeout(WAIT_S):
+            said = await self._tickets.left(self._mark)
+            while said is None:  # the other may be another process: nothing here can tell when it is done
+                await asyncio.sleep(_LOOK_S)
+                said = await self._tickets.left(self._mark)
+        if said == _UNDONE:
+            return None
+        await self._tickets.leave(self._mark, said, SENT_S)
+        return self._opened(said)
+
+    async def done(self) -> None:
+        """What was `sent` is what it gets whenever it comes again; a refusal is asked for anew."""
+        sent = self.sent
+        kept = _UNDONE if sent is None or sent.status >= 400 else self._sealed(sent)
+        await self._tickets.leave(self._mark, kept, SENT_S)
+
+    def _sealed(self, sent: FormAnswer) -> str:
+        nonce = secrets.token_bytes(_NONCE)
+        body = self._cipher.encrypt(nonce, zlib.compress(msgspec.msgpack.encode(sent), 1), None)
+        return base64.b64encode(nonce + body).decode()
+
+    def _opened(self, said: str) -> FormAnswer:
+        raw = base64.b64decode(said)
+        return msgspec.msgpack.decode(
+            zlib.decompress(self._cipher.decrypt(raw[:_NONCE], raw[_NONCE:], None)), type=FormAnswer
+        )

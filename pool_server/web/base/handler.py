@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hmac
 import logging
+from asyncio import Future
 from collections.abc import Awaitable, Callable, Mapping
 from enum import IntEnum
 from functools import wraps
@@ -84,6 +85,9 @@ def _token_first(method: Callable[..., Awaitable[None] | None]) -> Callable[...,
     async def checked(self: BaseHandler, *args: str) -> None:
         if self._form_needs_token:
             self.form()
+        if self.sending is None and b"_once=" in self._chunks and self.is_form() and self.caller.via not in _OWN:
+            await self._send_once(method, *args)
+            return
         result = method(self, *args)
         if result is not None:
             await result
@@ -126,6 +130,7 @@ class BaseHandler(RequestHandler):
         self.request.arguments.pop("_xsrf", None)  # a token in the address could have been put there by anybody
         self._fields: dict[str, str] | None = None
         self._form_needs_token = False
+        self.sending: forms.Sending | None = None  # of a form that has a name of its own
 
     # -- coming in ------------------------------------------------------------------------------------------
 
@@ -301,6 +306,30 @@ class BaseHandler(RequestHandler):
             self.check_xsrf_cookie()
         self._fields = {name: values[-1] for name, values in fields.items()}
         return self._fields
+
+    async def _send_once(self, method: Callable[..., Awaitable[None] | None], *args: str) -> None:
+        """`method`, or the answer this very form got before. ProblemError 409 where that one has none yet."""
+        tickets, name = self.ctx.users.tickets, self.form().get("_once", "")
+        self.sending = forms.Sending(tickets, self.request.path, bytes(self._chunks), name)
+        try:
+            earlier = await self.sending.earlier()
+        except TimeoutError:
+            raise ProblemError(409, "sent_twice", _("this was sent before and is still being done")) from None
+        if earlier is not None:
+            earlier.give(self)
+            return
+        try:
+            result = method(self, *args)
+            if result is not None:
+                await result
+        finally:
+            await self.sending.done()
+
+    def finish(self, chunk: Any = None) -> Future[None]:
+        """Tornado's; of a form that is answered once, the answer is kept."""
+        if self.sending is not None:
+            self.sending.sent = forms.FormAnswer.of(self, chunk)
+        return super().finish(chunk)
 
     async def _by_form(self, *args: str) -> None:
         """A form cannot say PATCH or DELETE: it says so in a field."""

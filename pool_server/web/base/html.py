@@ -5,6 +5,7 @@ Bars are inline SVG, because the pages allow no inline style.
 
 from __future__ import annotations
 
+import secrets
 from datetime import tzinfo
 
 from tornado.escape import xhtml_escape
@@ -82,9 +83,12 @@ def setting(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) and abs(value) < 1e6 else str(value)
 
 
-def hidden_fields(method: str, back: str = "", *, token: str, here: str) -> str:
-    """What a form carries unseen: the page's token, the real method, and where to go afterwards (`here` by default)."""
+def hidden_fields(method: str, back: str = "", *, once: bool = False, token: str, here: str) -> str:
+    """What a form carries unseen: the page's token, the real method, and where to go afterwards (`here` by default).
+    With `once` it also has a name of its own, by which it does what it does once, however often it is sent."""
     fields = {"_xsrf": token, "_method": method, "_back": back or here}
+    if once:
+        fields["_once"] = secrets.token_urlsafe(16)
     return "".join(
         f'<input type="hidden" name="{name}" value="{xhtml_escape(value)}">' for name, value in fields.items()
     )

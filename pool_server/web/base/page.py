@@ -98,8 +98,8 @@ class PageHandler(BaseHandler, abstract=True):
     def form_done(self, value: Any) -> None:
         """A secret that is shown once, or an account's test, on a page of its own; else back to where the form was."""
         found = value if isinstance(value, dict) else {}
-        if "key" in found or "code" in found or "result" in found:
-            secret = found.get("url") or found.get("key") or found.get("code") or ""
+        secret = next((found[name] for name in ("url", "key", "code", "token") if found.get(name)), "")
+        if secret or "result" in found:
             told = {name: found.get(name, "") for name in ("message", "qr")}
             self.page("done.html", title="Done", secret=secret, result=found.get("result"), back=self.back, **told)
         else:

@@ -152,23 +152,11 @@ async function run(element, body) {
   }
 }
 
-// Sent twice, by a double click, a form's first answer would be lost: a new person's key, say.
-function once(event, form) {
-  if (form.method !== "post") return;
-  if (form.dataset.sent) event.preventDefault();
-  form.dataset.sent = "yes";
-  setTimeout(() => delete form.dataset.sent, 10_000); // a download leaves the page as it is
-}
-
 export function startActions() {
   document.addEventListener("submit", (event) => {
-    const form = event.target.closest("form");
-    if (!form || event.defaultPrevented) return;
-    if (!form.matches("form[data-call]")) return once(event, form);
+    const form = event.target.closest("form[data-call]");
+    if (!form) return;
     event.preventDefault();
     run(form, formBody(form));
-  });
-  addEventListener("pageshow", () => {
-    for (const form of document.querySelectorAll("form[data-sent]")) delete form.dataset.sent;
   });
 }
