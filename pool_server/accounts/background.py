@@ -71,8 +71,9 @@ class Background:
         self.on_usage: list[Callable[[str, UsageAnswer], None]] = []
         credentials, clock, settings = registry.credentials, registry.clock, registry.settings
         self.saver = CredentialWriter(
-            registry, clock=clock, written=lambda account_id: self.refresher.written(account_id)
-        )
+            credentials, reread=registry.reread, note_own_file=registry.shared.note_own_file, clock=clock,
+            written=lambda account_id: self.refresher.written(account_id),
+        )  # fmt: skip
         self.refresher = Refresher(
             credentials,
             ports.leases,

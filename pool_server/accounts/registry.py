@@ -18,7 +18,7 @@ from pool_server.accounts.health import learning, probing, share_changes, state
 from pool_server.accounts.health.state import AccountHealth
 from pool_server.accounts.ports import LiveBookPort, StateChange
 from pool_server.accounts.selection.account import Account
-from pool_server.accounts.selection.candidates import Need, just_back
+from pool_server.accounts.selection.candidates import Need, just_back, kept_back
 from pool_server.accounts.selection.index import SelectionIndex, Suitability
 from pool_server.accounts.translated import doubts_model, serves_natively, upstream_kind
 from pool_server.core import processes
@@ -273,19 +273,28 @@ class Registry:
         for hear in self.on_change:
             hear(account_id)
 
-    def take_room(self, account: Account, fits: Callable[[AccountHealth], bool], now: float) -> bool:
+    def take_room(self, account: Account, scopes: tuple[str, ...], user: str | None, now: float) -> bool:
         """Reserve for a request of this worker what it is taken to use of an account that its owner keeps a part of;
-        False where it does not fit in what all workers have reserved by now."""
-        taken = share_changes.RoomTaken(self._worker, now, fits)
+        False where it does not fit in what all workers have reserved by now. The owner's, and one of no `user`, fits
+        always."""
+        taken = self._room_taken(account, scopes, user, now)
         taken.firm = self.shared.update(account, taken)
         self._touch(account)
         return taken.firm
 
-    async def agree_room(self, account: Account, fits: Callable[[AccountHealth], bool], now: float) -> bool:
+    async def agree_room(self, account: Account, scopes: tuple[str, ...], user: str | None, now: float) -> bool:
         """The same, as it fits in what all machines have reserved by now."""
-        agreed = await self.shared.agreed(account, share_changes.RoomTaken(self._worker, now, fits))
+        agreed = await self.shared.agreed(account, self._room_taken(account, scopes, user, now))
         self._touch(account)
         return agreed
+
+    def _room_taken(
+        self, account: Account, scopes: tuple[str, ...], user: str | None, now: float
+    ) -> share_changes.RoomTaken:
+        anyway = user in (None, account.owner)
+        return share_changes.RoomTaken(
+            self._worker, now, lambda known: anyway or not kept_back(account, known, scopes, now)[0]
+        )
 
     def _touch(self, account: Account) -> None:
         if account.id in self.index.accounts:

@@ -17,8 +17,7 @@ from pool_server.accounts.credentials.escrow import Escrow
 from pool_server.accounts.credentials.refresh import RefreshError
 from pool_server.accounts.credentials.source import PoolFolder
 from pool_server.accounts.credentials.store import CredentialStore, ReloadReport
-from pool_server.accounts.health import learning, state
-from pool_server.accounts.health.verifying import Verifier
+from pool_server.accounts.health.outcomes import Outcomes
 from pool_server.accounts.held_requests import HeldRequests
 from pool_server.accounts.ports import AccountPorts
 from pool_server.accounts.registry import Registry, gently
@@ -27,18 +26,18 @@ from pool_server.accounts.selection import returns
 from pool_server.accounts.selection.account import Account
 from pool_server.accounts.selection.affinity import Pins, PinsPort, keys_of
 from pool_server.accounts.selection.affinity_lookup import affinity_of
-from pool_server.accounts.selection.candidates import just_back, kept_back
+from pool_server.accounts.selection.candidates import just_back
 from pool_server.accounts.selection.hosts import Hosts
 from pool_server.accounts.selection.select import Decision, SelectionRequest, select
 from pool_server.accounts.selection.wait_queue import WaitQueue
 from pool_server.accounts.selection.warmth import WarmthMemory
 from pool_server.accounts.sign_in.records import EmbeddedSignIns, SignInStore
 from pool_server.accounts.sign_in.service import SignIns
-from pool_server.core.enums import AccountState, FaultKind, Operation, Provider
-from pool_server.core.models import Fault, HttpRequest, Send, WindowObservation
+from pool_server.core.enums import AccountState, Operation, Provider
+from pool_server.core.models import HttpRequest, Send
 from pool_server.core.settings import Settings
 from pool_server.language import lazy
-from pool_server.providers import SPECS, Credential, UsageAnswer
+from pool_server.providers import SPECS, Credential
 from pool_server.storage import Store
 from pool_server.storage.leases import EmbeddedLeases, FixedDuties
 from pool_server.storage.write_behind import WriteBehind
@@ -47,8 +46,6 @@ REFRESH_PATIENCE_S = 2.5  # so long an exchange waits for a refresh before anoth
 LATE_S = 5.0  # and so long its account is then left alone, less than a request waits where nobody else serves
 REFUSED_S = 15.0  # at most, where the refresh was refused: that may have been a whim
 OWNED_S = 7 * 86400.0  # how long a response or file is remembered to be one account's
-
-Observer = Callable[[str, WindowObservation], None]
 
 
 class Accounts:
@@ -93,22 +90,18 @@ class Accounts:
         self._pins = Pins(write_behind, ttl_s=settings.choosing.pin_ttl_h * 3600, alone=alone, elsewhere=pins)
         self.warmth = WarmthMemory(pins or write_behind)
         self._background = Background(self._registry, self._pins, ports, send=send, rng=rng, leader=leader)
-        self._background.on_usage.append(self._heard_usage)
+        self._outcomes = Outcomes(self._registry, send=send, poll_soon=self._background.poll_soon)
+        self._background.on_usage.append(lambda one, answer: self._outcomes.tell(one, answer.windows))
         self.hosts = Hosts(self._index, clock)
         self._waiting = WaitQueue(self.select, clock)
         self.held = HeldRequests(Path(settings.data_dir), lambda: self._registry.settings.night_shift, clock)
         self._registry.on_change.append(lambda _: self._waiting.wake())
-        self.on_observation: list[Observer] = []
         self.on_change = self._registry.on_change
-        self.own_calls = Verifier(
-            credentials, lambda: self._registry.settings, send=send, clock=clock, served_at=self._served_at,
-            learn=lambda account_id, fault, token: self.fail(account_id, fault, "", Operation.OTHER, token),
-        )  # fmt: skip
         self.duties = ports.duties
         self._publish()
 
     def _publish(self) -> None:
-        """What the operator's pages and commands call, as `Administration` offers it."""
+        """What others do: the operator's changes (`Administration`), pages' rows, and what requests teach."""
         background = self._background
         hand = Administration(self._registry, background.refresher, send=self._send, learn_usage=background.learn_usage)
         kept = self._sign_in_store or EmbeddedSignIns(self._state, Path(self._registry.settings.data_dir))
@@ -124,6 +117,10 @@ class Accounts:
         rows = describe.AccountRows(self._registry, background, self._now)
         self.describe, self.describe_some, self.describe_all = rows.describe, rows.some, rows.all
         self.brief_all, self.explain = rows.brief_all, rows.explain
+        outcomes = self._outcomes
+        self.own_calls, self.on_observation = outcomes.own_calls, outcomes.on_observation
+        self.observe, self.succeed, self.fail = outcomes.observe, outcomes.succeed, outcomes.fail
+        self.contrast, self.acquit, self.withdraw = outcomes.contrast, outcomes.acquit, outcomes.withdraw
 
     # -- life -------------------------------------------------------------------------------------------------
 
@@ -198,17 +195,14 @@ class Accounts:
         now = self._clock()
         account = self._index.accounts.get(account_id)
         if account is not None and account.health.cooldowns and just_back(account, now):
-            self._return_answered(account, request, now)
+            scopes = self._index.scopes(account.provider, request.model, request.operation)
+            self._outcomes.return_answered(account_id, scopes)
+            self._waiting.wake()
         if request.session is None:
             return
         provider = Provider(account_id.partition(":")[0])
         still = partial(returns.comes_back, self._index, request=request, now=now)
         self._pins.pin(provider, request.user, request.session, account_id, now, still)
-
-    def _return_answered(self, account: Account, request: SelectionRequest, now: float) -> None:
-        scopes = self._index.scopes(account.provider, request.model, request.operation)
-        self._registry.update(account.id, lambda known: state.return_answered(known, scopes, now))
-        self._waiting.wake()
 
     def begin(self, account_id: str, model: str, operation: Operation, user: str | None = None) -> bool:
         """An exchange with this account began; it counts as under way until `end`. False, and it does not, where it was
@@ -217,42 +211,29 @@ class Accounts:
         account, now = self._index.accounts.get(account_id), self._clock()
         if account is None:
             return True
-        if account.keeps and not self._registry.take_room(
-            account, self._room(account, model, operation, user, now), now
-        ):
+        scopes = self._index.scopes(account.provider, model, operation)
+        if account.keeps and not self._registry.take_room(account, scopes, user, now):
             return False
-        return self._begun(account, model, operation, now)
+        return self._begun(account, scopes, now)
 
     async def begin_agreed(self, account_id: str, model: str, operation: Operation, user: str | None = None) -> bool:
         """`begin`, where machines that know of each other in a moment only must not fill what an owner gives twice."""
         account, now = self._index.accounts.get(account_id), self._clock()
         if account is None or not account.keeps or not self._ports.live.far:
             return self.begin(account_id, model, operation, user)
-        room = self._room(account, model, operation, user, now)
-        return await self._registry.agree_room(account, room, now) and self._begun(account, model, operation, now)
+        scopes = self._index.scopes(account.provider, model, operation)
+        return await self._registry.agree_room(account, scopes, user, now) and self._begun(account, scopes, now)
 
-    def _room(
-        self, account: Account, model: str, operation: Operation, user: str | None, now: float
-    ) -> Callable[[state.AccountHealth], bool]:
-        """Whether one more request may be served from what the owner gives."""
-        scopes, anyway = self._index.scopes(account.provider, model, operation), user in (None, account.owner)
-        return lambda known: anyway or not kept_back(account, known, scopes, now)[0]
-
-    def _begun(self, account: Account, model: str, operation: Operation, now: float) -> bool:
-        self._registry.begun(account, self._index.scopes(account.provider, model, operation), now)
+    def _begun(self, account: Account, scopes: tuple[str, ...], now: float) -> bool:
+        self._registry.begun(account, scopes, now)
         self.hosts.begun(account)
         return True
 
     def end(self, account_id: str) -> None:
         """The exchange is over, to the last byte."""
         account = self._registry.ended(account_id)
-        if account is None or account.local:
-            return
-        now = self._clock()
-        for scope, cooldown in account.health.cooldowns.items():
-            if cooldown.probing:
-                self._registry.update(account_id, partial(state.probe_lost, scope=scope, now=now))
-                break
+        if account is not None and not account.local and account.health.cooldowns:
+            self._outcomes.probe_lost(account_id)
 
     # -- credentials ------------------------------------------------------------------------------------------
 
@@ -333,86 +314,6 @@ class Accounts:
         SetupFailed, whose fault the account's state knows already.
         """
         return await self._background.setter.complete(account_id)
-
-    # -- learning ---------------------------------------------------------------------------------------------
-
-    def observe(self, account_id: str, observations: Iterable[WindowObservation]) -> None:
-        """Quota windows were seen in an answer."""
-        seen, now = list(observations), self._clock()
-        if not seen:
-            return
-        self._registry.update(account_id, lambda known: learning.absorb(known, seen, now))
-        self._tell(account_id, seen)
-
-    def succeed(self, account_id: str, model: str, operation: Operation, first_byte_s: float | None = None) -> None:
-        """A real request was answered, after `first_byte_s` seconds (None: not known)."""
-        account = self._index.accounts.get(account_id)
-        if account is None:
-            return
-        now, provider = self._clock(), account.provider
-        account.served_at = now
-        if first_byte_s is None and not (
-            account.health.cooldowns or account.health.doubts or self._registry.shared.many
-        ):
-            return  # nothing is learnt
-
-        def learnt(known: state.AccountHealth) -> bool:
-            known_scopes = known.cooldowns or known.doubts  # these alone go by scopes
-            scopes = self._index.scopes(provider, model, operation) if known_scopes else ()
-            return learning.succeed(known, scopes, first_byte_s, now)
-
-        self._registry.update(account_id, learnt)
-        if first_byte_s is not None:
-            self._index.note_latency(account, first_byte_s)
-
-    def fail(
-        self, account_id: str, fault: Fault, model: str, operation: Operation, token_fingerprint: str = ""
-    ) -> None:
-        """A real request met a fault that is evidence by itself, or was confirmed. `token_fingerprint` names the
-        credential it went out with."""
-        self._learn(learning.fail, account_id, fault, model, operation, token_fingerprint)
-        self._tell(account_id, fault.windows)
-        if fault.kind in (FaultKind.QUOTA, FaultKind.RATE):
-            self._background.poll_soon(account_id)
-
-    def _learn(
-        self, learn: learning.LearnStep, account_id: str, fault: Fault, model: str, operation: Operation, token: str
-    ) -> None:
-        item = self._registry.credentials.items.get(account_id)
-        if item is None:
-            return
-        now, current = self._clock(), item.credential.fingerprint
-        self._registry.update(
-            account_id,
-            lambda known: learn(known, fault, now, model=model, operation=operation, token=token, current=current),
-        )
-
-    def contrast(self, account_id: str, fault: Fault, model: str, operation: Operation, token: str) -> None:
-        """Another account served what this one refused."""
-        self._learn(learning.contrast, account_id, fault, model, operation, token)
-
-    def acquit(self, account_id: str, kind: FaultKind, since: float) -> None:
-        """A refusal of this kind, met since then, was the request's: another account refused it in the same way."""
-        self.own_calls.drop(account_id)
-        now = self._clock()
-        self._registry.update(account_id, lambda known: learning.acquit(known, kind, since, now))
-
-    def withdraw(self, account_id: str, model: str, operation: Operation) -> None:
-        """What was learnt of a model turned out to be the request's mistake."""
-        scope = learning.scope_key(operation, model)
-        self._registry.update(account_id, lambda known: known.cooldowns.pop(scope, None) is not None)
-
-    def _served_at(self, account_id: str) -> float:
-        account = self._index.accounts.get(account_id)
-        return account.served_at if account is not None else 0.0
-
-    def _heard_usage(self, account_id: str, answer: UsageAnswer) -> None:
-        self._tell(account_id, answer.windows)
-
-    def _tell(self, account_id: str, seen: Iterable[WindowObservation]) -> None:
-        for observation in seen:
-            for hear in self.on_observation:
-                hear(account_id, observation)
 
     # -- pins -------------------------------------------------------------------------------------------------
 

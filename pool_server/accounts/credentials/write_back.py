@@ -11,8 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from pool_server.accounts.credentials.store import ReplacedError
-from pool_server.accounts.registry import Registry
+from pool_server.accounts.credentials.store import CredentialStore, ReplacedError
 from pool_server.core.tasks import Timers
 from pool_server.providers import Credential, CredentialRejectedError
 
@@ -25,13 +24,23 @@ LONGEST_S = 60.0  # … up to this
 
 
 class CredentialWriter:
-    """Writes owned fields of one worker's accounts. Times are those of `clock` (unix seconds). `written` hears of an
-    account that was owed something and is owed nothing any more."""
+    """Writes owned fields of one worker's accounts. Times are those of `clock` (unix seconds).
+
+    `reread` takes an account's file in as it is now, `note_own_file` tells other workers the digest of one that
+    this worker wrote, `written` hears of an account that was owed something and is owed nothing any more.
+    """
 
     def __init__(
-        self, registry: Registry, *, clock: Callable[[], float], written: Callable[[str], Awaitable[None]]
+        self,
+        credentials: CredentialStore,
+        *,
+        reread: Callable[[str], None],
+        note_own_file: Callable[[str, str], None],
+        written: Callable[[str], Awaitable[None]],
+        clock: Callable[[], float],
     ) -> None:
-        self._registry = registry
+        self._credentials = credentials
+        self._reread, self._note_own_file = reread, note_own_file
         self._clock = clock
         self._written = written
         self._tries: dict[str, int] = {}
@@ -42,14 +51,14 @@ class CredentialWriter:
     async def write(self, account_id: str, updates: dict[str, Any], stale: Credential) -> str:
         """Write `updates` (nested as in the file) while the file has the token of `stale`; returns the digest of the
         file as it is now, written or not. Raises KeyError for an account that is gone, and ReplacedError."""
-        return await self._write(self._registry.credentials.write, account_id, updates, stale)
+        return await self._write(self._credentials.write, account_id, updates, stale)
 
     async def rotate(self, account_id: str, updates: dict[str, Any], spent: Credential) -> str:
         """The same for what a token endpoint gave for `spent`, which is made durable in the escrow first."""
-        return await self._write(self._registry.credentials.rotate, account_id, updates, spent)
+        return await self._write(self._credentials.rotate, account_id, updates, spent)
 
     async def _write(self, write: _Write, account_id: str, updates: dict[str, Any], stale: Credential) -> str:
-        credentials = self._registry.credentials
+        credentials = self._credentials
         digest = credentials.items[account_id].digest
         try:
             return await asyncio.to_thread(write, account_id, updates, stale)
@@ -62,7 +71,7 @@ class CredentialWriter:
 
     def plan(self, account_id: str) -> None:
         """See to it that what an account's file is owed is tried again."""
-        credentials, timers = self._registry.credentials, self._timers
+        credentials, timers = self._credentials, self._timers
         if account_id not in credentials.items or account_id not in credentials.owed:
             return
         if timers.due(account_id) is None and not timers.running(account_id):
@@ -82,32 +91,32 @@ class CredentialWriter:
 
     async def _pay(self, account_id: str) -> Exception | None:
         """Write what the account's file is owed; what went wrong, None when nothing is to be done (now)."""
-        credentials = self._registry.credentials
-        self._registry.reread(account_id)  # somebody may have signed in anew: then nothing is owed
+        credentials = self._credentials
+        self._reread(account_id)  # somebody may have signed in anew: then nothing is owed
         if account_id not in credentials.items or account_id not in credentials.owed:
             return None
         try:
             digest = await asyncio.to_thread(credentials.write, account_id, {})
         except ReplacedError:
             credentials.forget_owed(account_id)
-            self._registry.reread(account_id)
+            self._reread(account_id)
             return None
         except (OSError, CredentialRejectedError, KeyError) as exc:
             return exc
         item = credentials.items.get(account_id)
         if item is not None:
             digest = credentials.adopt(account_id, item.credential, digest, self._clock())
-            self._registry.shared.note_own_file(account_id, digest)
+            self._note_own_file(account_id, digest)
         log.info("%s: its file could be written again", account_id)
         return None
 
     async def close(self) -> None:
         """Stop, after one more try."""
         await self._timers.close()
-        for account_id in list(self._registry.credentials.owed):
+        for account_id in list(self._credentials.owed):
             failure = await self._pay(account_id)
             if failure is not None:
                 log.error("%s: its file could not be written (%s); the next start has the new token from %s",
-                          account_id, failure, self._registry.credentials.escrow.folder)  # fmt: skip
+                          account_id, failure, self._credentials.escrow.folder)  # fmt: skip
             else:
                 await self._written(account_id)
