@@ -142,7 +142,15 @@ def test_every_view_adds_up_to_the_total(
         kept = [r for r in unique(records) if passes(r, wanted)]
         tokens = sum(r.usage.total for r in kept)
         assert sum(row["total_tokens"] for row in book.queries.top(by, frm, to, wanted, limit=99)) == tokens
-        assert sum(row["total_tokens"] for row in book.queries.matrix(frm, to, wanted)) == tokens
+        pairs = book.queries.matrix(frm, to, wanted)
+        assert sum(row["total_tokens"] for row in pairs) == tokens
+        some = {row["account"] for row in pairs[::2]}
+        assert book.queries.matrix(frm, to, wanted, accounts=some) == [row for row in pairs if row["account"] in some]
+        owners = {row["account"]: row["user"] for row in pairs[1::2]}
+        everybody = book.queries.shared_use(frm, to, owners)
+        for one in {row["user"] for row in pairs} - {""}:
+            alone = book.queries.shared_use(frm, to, owners, person=one).person(one)
+            assert alone.describe() == everybody.person(one).describe()
         for step in ("hour", "day"):
             chart = book.queries.series(by, step, frm, to, wanted, tz=zones[1], top=2)
             assert sum(line.total for line in chart.series) == tokens

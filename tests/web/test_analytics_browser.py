@@ -32,7 +32,7 @@ const poor = [];
 const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
 while (walk.nextNode()) {
   const e = walk.currentNode.parentElement;
-  if (!walk.currentNode.textContent.trim() || !e.checkVisibility() || e.closest(".visually-hidden")) continue;
+  if (!walk.currentNode.textContent.trim() || !e.checkVisibility() || e.closest(".visually-hidden, .heat td")) continue;
   const a = light(rgb(getComputedStyle(e).color)), b = light(ground(e));
   const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
   if (ratio < 4.5) poor.push([walk.currentNode.textContent.trim(), ratio.toFixed(2)]);

@@ -128,7 +128,7 @@ class PeoplePage(PageHandler, access=Access.ADMIN):
         chosen["sort"] = asking.word(self, "sort", tuple(SORTS), "seen")
         everybody, _next = users.people.list_users(limit=EVERYBODY)
         ledger = self.ctx.ledger
-        week = await ledger.ask(ledger.queries.top, "user", now - 7 * DAY, now + 1, limit=EVERYBODY)
+        week = await ledger.ask(ledger.queries.top, "user", now - 7 * DAY, now + 1, limit=EVERYBODY, timed=False)
         used = {row["key"]: row for row in week}
         for row in everybody:
             row["week"] = used.get(row["id"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from datetime import datetime
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
@@ -31,8 +32,9 @@ SPANS = Words(
      "1y": "in the last year", "custom": "in this range"}
 )  # fmt: skip
 LISTED = 100  # people and models to choose from
-SHOWN_PEOPLE = 30  # in the table, those who used most
-SHOWN_ACCOUNTS = 15  # in the table, those that need attention first; the accounts page has all
+SHOWN_PEOPLE = 30  # in the table, those who used most …
+FEW_PEOPLE = 12  # … and for the operator, whose people page has all
+SHOWN_ACCOUNTS = 10  # in the table, those that need attention first; the accounts page has all
 LONGEST_SHARED = 31 * asking.DAY  # who used which account is asked of so much at most: it is the widest question
 
 
@@ -64,10 +66,11 @@ def gather(
     plans: dict[str, str],
     now: float,
     *,
+    listed: Collection[str] = (),
     compared: bool = False,
 ) -> Gathered:
-    """Reads the ledger: for a thread. `plans` maps account ids to their plans, and is empty for friends; `compared` =
-    the chart of use shows the range before as well.
+    """Reads the ledger: for a thread. `plans` maps account ids to their plans, and is empty for friends; `listed` = the
+    accounts of which the page says who used them; `compared` = the chart of use shows the range before as well.
 
     Raises ValueError when the range has too many steps for a chart."""
     frm, to, filters = ask.frm, ask.to, ask.filters
@@ -93,7 +96,7 @@ def gather(
         people=visible.top(ledger, who, ask, "user", metric, LISTED, timed=False),
         models=ledger.queries.top("model", frm, to, filters, metric=metric, limit=LISTED, timed=False),
         accounts=ledger.queries.top("account", frm, to, filters, limit=1000, timed=False) if who.admin else [],
-        matrix=ledger.queries.matrix(max(frm, to - LONGEST_SHARED), to, filters) if who.admin else [],
+        matrix=ledger.queries.matrix(max(frm, to - LONGEST_SHARED), to, filters, accounts=listed) if who.admin else [],
         values=ledger.runway.value(plans, now) if plans else [],
     )
 
@@ -117,7 +120,10 @@ class AnalyticsPage(PageHandler, access=Access.FRIEND):
         plans = {row["id"]: row["plan"] for row in shown if row["plan"]}
         told = await headline.foretold(ctx, now)
         try:
-            found = await asyncio.to_thread(gather, ctx.ledger, who, ask, field, metric, plans, now, compared=compared)
+            listed = {row["id"] for row in shown}
+            found = await asyncio.to_thread(
+                gather, ctx.ledger, who, ask, field, metric, plans, now, listed=listed, compared=compared
+            )
         except ValueError as wrong:
             raise ProblemError(400, "bad_request", str(wrong)) from None
         names, providers = await Names.of(ctx, who, field), headroom.provider_rows(ctx)
@@ -180,7 +186,7 @@ class AnalyticsPage(PageHandler, access=Access.FRIEND):
         began = charts.begins(found.use)
         first_shown = began if found.use.step == found.cache.step else 0
         times = {name: charts.cut(chart, first_shown) for name, chart in found.times.items()}
-        mine = _own(who, ask)
+        mine, shown = _own(who, ask), FEW_PEOPLE if who.admin else SHOWN_PEOPLE
         earlier = (period_before.BEFORE[ask.span], found.used_before) if found.used_before is not None else None
         causes = tables.causes(total, own=mine)
         return {
@@ -206,8 +212,8 @@ class AnalyticsPage(PageHandler, access=Access.FRIEND):
             "faults": tables.faults(total),
             "causes_sentence": tables.causes_sentence(total, causes),
             "heat": tables.heat(found.heat, ask.frm, where),
-            "people": tables.people(found.people, names)[:SHOWN_PEOPLE],
-            "more_people": len(found.people) > SHOWN_PEOPLE,
+            "people": tables.people(found.people, names)[:shown],
+            "more_people": len(found.people) > shown,
         }
 
     def _address(self, ask: UsageQuery, field: str | None, found: Gathered, names: Names) -> dict[str, Any]:

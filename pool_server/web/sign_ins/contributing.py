@@ -304,7 +304,7 @@ async def by_week(ctx: WebContext, user: str, count: int) -> list[dict[str, Any]
 
     def read() -> list[dict[str, Any]]:
         return [
-            {"from": frm, "to": to, **query(frm, min(to, ctx.clock() + 1), owners).person(user).describe()}
+            {"from": frm, "to": to, **query(frm, min(to, ctx.clock() + 1), owners, person=user).person(user).describe()}
             for frm, to in spans
         ]
 
