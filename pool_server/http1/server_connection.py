@@ -38,6 +38,7 @@ LINGER_S = 2.0  # how long a client that was answered early may go on sending, s
 USUAL_HEAD = 16 << 10  # bytes; what is kept of longer ones that are not whole yet counts against `LONG_HEADS`
 LONG_HEADS = 4 << 20  # bytes of all connections together
 _VERSIONS = frozenset({"1.0", "1.1"})
+_NO_HOST = re.compile(r"[^!-~]|[,@/\\?#\"<>^`{|}]")  # several Hosts, or what is no authority (RFC 9110 §7.2)
 _UPGRADE = re.compile(rb"\r\nupgrade[ \t]*:([^\r\n]*)", re.IGNORECASE)
 _END = b"\r\n\r\n"
 _TLS = 0x16  # a TLS handshake record begins so (RFC 8446 §5.1), and no request does
@@ -325,7 +326,7 @@ class ServerConnection(asyncio.Protocol):
             return
         method, version = parser.get_method().decode("latin-1"), parser.get_http_version()
         host = headers.fields.get("host", "," if version == "1.1" else "")
-        if version not in _VERSIONS or "," in host:
+        if version not in _VERSIONS or _NO_HOST.search(host) is not None:
             raise HttpParserError("no version this server speaks, or not one Host (RFC 9112 §3.2)")
         if headers.fields.get("transfer-encoding", "chunked").lower() != "chunked":
             raise HttpParserError("a coding within the chunks, which nobody here would undo (RFC 9112 §6.1)")

@@ -62,8 +62,8 @@ def client_headers(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
 
 @lru_cache(maxsize=4096)
 def _goes_up(name: str) -> bool:
-    lower = name.lower()
-    return lower not in _DROPPED and not lower.startswith(_DROPPED_PREFIXES)
+    plain = name.lower().replace("_", "-")  # servers that hand names on as CGI variables read both as one
+    return plain not in _DROPPED and not plain.startswith(_DROPPED_PREFIXES)
 
 
 def upstream_headers(client: list[tuple[str, str]], own: list[tuple[str, str]]) -> list[tuple[str, str]]:

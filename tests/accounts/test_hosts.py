@@ -133,6 +133,7 @@ def test_the_only_way_is_never_set_aside(tmp_path: Path, files: dict[str, Any]) 
     pool = Pool(tmp_path, {"openai_far.json": key(FAR), **files})
     fails(pool, times=9, dead=True)
     assert pick(pool) == "openai:far"
+    assert pool.accounts.describe("openai:far")["unreachable_until"] is None, "nor told to be"
 
 
 def test_where_all_ways_fail_somebody_is_asked_all_the_same(tmp_path: Path) -> None:

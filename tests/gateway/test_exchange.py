@@ -74,6 +74,19 @@ def test_an_answer_comes_through_and_is_counted_once(
     run(test)
 
 
+def test_an_answer_that_came_whole_teaches_no_time_to_its_first_byte(tmp_path: Path) -> None:
+    async def test() -> None:
+        one = account("claude:one")
+        async with Stack(tmp_path, [one]) as stack:
+            for stream, known in ((False, False), (True, True)):
+                for _ in range(4):
+                    assert (await stack.post("/v1/messages", messages(stream=stream)))[0] == 200
+                latency = stack.accounts.describe(one.id)["latency_ms"]
+                assert (latency is not None) is known, latency
+
+    run(test)
+
+
 def test_native_bytes_go_up_untouched_and_only_the_credential_changes(tmp_path: Path) -> None:
     raw = b'{ "stream":true,\n  "model":"claude-sonnet-4-5", "messages":[ ], "max_tokens" : 5,"x":"\\u00e9" }'
 

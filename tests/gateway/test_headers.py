@@ -39,6 +39,11 @@ def test_only_the_clients_own_headers_go_up_in_their_order() -> None:
     ]
 
 
+def test_a_header_is_not_smuggled_up_in_another_spelling() -> None:
+    names = ("Transfer_Encoding", "content_length", "X_Api_Key", "X_Forwarded_For", "X_Pool-Session", "Remote_User")
+    assert upward([(name, "1") for name in (*names, "session_id", "X_Own")]) == [("session_id", "1"), ("X_Own", "1")]
+
+
 def test_cookies_and_hop_by_hop_do_not_come_down() -> None:
     sent = [
         ("Set-Cookie", "a=1"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import pytest
 from pool_server.core.enums import Outcome, Strategy
 from pool_server.core.settings import Choosing
 from pool_server.demo.fake_upstream import unauthorized
-from tests.fakes import FakeAccount, account, faults, key_account, plays
+from tests.fakes import FakeAccount, Gate, account, faults, key_account, plays
 from tests.fakes.plays import Play, status
 from tests.gateway.stack import Stack, chat, messages, responses, run
 
@@ -58,9 +60,23 @@ CASES += [
 ]
 
 
-def two(provider: str) -> list[FakeAccount]:
+# What another plan, organisation or balance may include: all are asked.
+ELSEWHERE = (
+    "is not supported",
+    "insufficient permissions",
+    "must be verified",
+    "more credits",
+    "tokens limit exceeded",
+)
+
+
+def some(provider: str, number: int) -> list[FakeAccount]:
     make = key_account if provider in ("gemini", "openai") else account
-    return [make(f"{provider}:one", priority=1), make(f"{provider}:two", priority=2)]
+    return [make(f"{provider}:{name}", priority=at) for at, name in enumerate(("one", "two", "three")[:number], 1)]
+
+
+def two(provider: str) -> list[FakeAccount]:
+    return some(provider, 2)
 
 
 def marked(call: Any) -> bool:
@@ -78,12 +94,13 @@ def test_a_refused_request_costs_nobody_else_anything(
     tmp_path: Path, provider: str, path: str, make: Any, code: int, body: Any
 ) -> None:
     async def test() -> None:
-        async with Stack(tmp_path, two(provider), **BY_PRIORITY) as stack:
+        async with Stack(tmp_path, some(provider, 3), **BY_PRIORITY) as stack:
             stack.fakes.director = lambda _, call: status(code, body) if marked(call) else None
             for _ in range(2):
                 told = await stack.post(path, ask(make, "flagged"), x_note="refuse")
                 assert (told[0], json.loads(told[1])) == (code, body), "the provider's own words"
-            assert len(stack.fakes.made()) <= 4, "one more account is asked at most"
+            asked = 3 if any(words in json.dumps(body) for words in ELSEWHERE) else 2
+            assert len(stack.fakes.made()) <= 2 * asked, "one more account is asked, or those of other plans"
             assert (await stack.post(path, ask(make, "plain")))[0] == 200
             for row in stack.accounts.describe_all():
                 assert (row["state"], row["rests"], row["terms"].get("faults")) == ("ready", [], None)
@@ -106,6 +123,27 @@ def test_an_account_whose_own_call_is_refused_too_rests(tmp_path: Path, code: in
             stack.fakes.calls.clear()
             assert (await stack.post("/v1/chat/completions", chat(model="m")))[0] == 200
             assert [call.account for call in stack.fakes.made()] == [good.id]
+
+    run(test)
+
+
+def test_what_its_own_call_taught_of_an_account_is_taken_back_when_a_second_refuses_too(tmp_path: Path) -> None:
+    """The provider refuses everybody: whoever was asked first is no worse than the others."""
+
+    async def test() -> None:
+        one, other = two("openai")
+        async with Stack(tmp_path, [one, other], **BY_PRIORITY) as stack:
+            refusal, gate = status(401, openai("Nobody is let in.")), Gate()
+            for on in ("generate", "models"):
+                stack.fakes.always(one.id, refusal, on=on)
+            stack.fakes.always(other.id, replace(refusal, gate=gate, gate_at=-1))
+            asking = asyncio.create_task(stack.post("/v1/chat/completions", chat(model="m")))
+            await gate.reached()
+            await stack.accounts.own_calls.settled(5.0)
+            assert stack.accounts.describe(one.id)["state"] == "cooling"
+            gate.open()
+            assert (await asking)[0] == 401
+            assert stack.accounts.describe(one.id)["state"] == "ready"
 
     run(test)
 

@@ -202,6 +202,9 @@ def test_whoever_gives_up_waiting_for_a_slow_client_leaves_the_others_waiting() 
     run(test)
 
 
+NO_HOSTS = (b"a, b", b"a@b", b"http://a", b"a/b", b"a\\b", b"a?b", b"a#b", b"a b", b"a\tb", b"a\xe9", b"<a>", b'"a"')
+
+
 @pytest.mark.parametrize(
     ("wire", "status"),
     [
@@ -209,6 +212,7 @@ def test_whoever_gives_up_waiting_for_a_slow_client_leaves_the_others_waiting() 
         (b"POST /\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n", 400),
+        *((b"GET / HTTP/1.1\r\nHost: %s\r\n\r\n" % host, 400) for host in NO_HOSTS),
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
         (b"BREW / HTTP/1.1\r\nHost: x\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\nHost : x\r\n\r\n", 400),

@@ -344,6 +344,16 @@ def test_an_error_within_an_answer_stands_for_a_status(provider: Provider, field
     assert classify(provider, 200, err(**fields)).status == status
 
 
+@pytest.mark.parametrize("word", ["permission_error", "permission_denied", "model_not_found", "not_found_error"])
+@pytest.mark.parametrize("field", ["code", "type"])
+@for_every_provider
+def test_what_speaks_of_the_account_as_a_status_does_not_within_an_answer(
+    provider: Provider, field: str, word: str
+) -> None:
+    fault = classify(provider, 200, err(**{field: word}))
+    assert (fault.kind, of(fault)) == (K.REQUEST, S.NONE)
+
+
 def test_codex_error_in_a_header() -> None:
     value = base64.b64encode(json.dumps(err(code="token_invalidated")).encode()).decode()
     assert classify(CODEX, 403, b"", {"x-error-json": value}).kind is K.AUTH
