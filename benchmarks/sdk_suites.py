@@ -71,6 +71,7 @@ class Mock:
     def application(self) -> web.Application:
         app = web.Application(client_max_size=64 << 20)
         app.router.add_put("/tell", self._tell)
+        app.router.add_get("/v1/realtime", self._beside)
         app.router.add_route("*", "/{path:.*}", self._answer)
         return app
 
@@ -78,6 +79,13 @@ class Mock:
         told = await request.json()
         self._told[told["method"], plain(told["path"])] = told
         return web.Response()
+
+    async def _beside(self, request: web.Request) -> web.WebSocketResponse:
+        """The socket beside a call, which the pool joins to count what the call uses."""
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        await socket.receive()
+        return socket
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()

@@ -159,9 +159,9 @@ def header_safe(value: str) -> str:
 
 
 def _as_told(err: ClientError, now: float) -> ClientError:
-    """A limit that frees within a minute, as one on requests at the same time does, is told as a limit of pace: its
-    client waits and goes on by itself, where it gives up at a quota."""
-    if err.kind is not ErrorKind.LIMIT or err.retry_at is None or _wait(err, now) > _PATIENCE_S + 1:
+    """A limit or quota that frees within a minute, as a limit on requests at the same time does, is told as one of
+    pace: its client waits and goes on by itself, where it gives up at a quota."""
+    if err.kind not in _QUOTA or err.retry_at is None or _wait(err, now) > _PATIENCE_S + 1:
         return err
     # A minute's count frees a second after the minute, for which some clients wait no more.
     return msgspec.structs.replace(err, kind=ErrorKind.RATE, retry_at=min(err.retry_at, now + _PATIENCE_S))

@@ -1,4 +1,5 @@
-"""Every account is out: the real CLI stops, shows the reason and the time of return, and does not hammer."""
+"""Every account is out: the real CLI stops, shows the reason and the time of return, and does not hammer; where one
+returns within a minute it waits and goes on."""
 
 from __future__ import annotations
 
@@ -10,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from pool_server.core.enums import Outcome, Provider
-from tests.clients.cases import EACH_CLIENT, Case, missing
+from pool_server.core.settings import Choosing
+from tests.clients.cases import CLAUDE, CODEX, EACH_CLIENT, Case, missing
 from tests.clients.jail import Ran, why_not
 from tests.clients.stage import Stage, stage
 from tests.fakes import Play, faults
@@ -67,3 +69,21 @@ def test_an_empty_pool_is_told_once_and_not_hammered(scene: Stage) -> None:
     before = scene.upstream_answers()
     scene.run(scene.case.first)
     assert scene.upstream_answers() == before, "whoever rests is not asked again"
+
+
+@pytest.mark.parametrize(
+    ("case", "play"),
+    [(CODEX[0], faults.codex_usage_limit(resets_in=3)), (CLAUDE[0], faults.retry_after(3))],
+    ids=["codex", "claude"],
+)
+def test_what_frees_within_a_minute_is_waited_for(case: Case, play: Play, tmp_path: Path) -> None:
+    reason = missing(case.client) or why_not()
+    if reason:
+        pytest.skip(reason)
+    with stage(case, tmp_path, accounts=2, choosing=Choosing(wait_s=0)) as scene:
+        for one in scene.fakes.accounts.values():
+            scene.fakes.then(one.id, play)
+        ran = scene.run(case.first)
+        assert (ran.code, "Hello from" in ran.out) == (0, True), scene.told(ran)
+        outcomes = [record.outcome for record in scene.answers()]
+        assert Outcome.EXHAUSTED in outcomes and outcomes[-1] == Outcome.OK, scene.told(ran)
