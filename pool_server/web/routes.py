@@ -26,7 +26,7 @@ from pool_server.web.base.assets import static_files
 from pool_server.web.base.context import WebContext
 from pool_server.web.base.handler import VERBS, BaseHandler
 from pool_server.web.base.shared import key_changes
-from pool_server.web.dashboard import bill, dashboard_page, export, usage_api
+from pool_server.web.dashboard import bill, dashboard_page, usage_api
 from pool_server.web.home import booking_pages, home_page, own_account, setup_script, sign_in
 from pool_server.web.onboarding import snippets
 from pool_server.web.openapi import BASE, ApiOperation, document
@@ -91,12 +91,13 @@ TABLE: tuple[tuple[str, type[BaseHandler]], ...] = (
     (r"/bill", bill.BillPage),
     (r"/api/usage/forecast", usage_api.ForecastHandler),
     (r"/api/usage/requests", log_pages.Requests),
-    (r"/api/usage/export", export.Export),
+    (r"/api/usage/export", usage_api.Export),
     # the operator's
     (r"/admin", sign_in.Admin),
     (r"/admin/requests", log_pages.AdminRequests),
     (r"/admin/reload", system.Reload),
     (r"/admin/accounts", accounts.AccountList),
+    (r"/admin/several-accounts", accounts.SeveralAccountsPage),
     (rf"/admin/accounts/{ID}/restore", account_changes.RestoredAccount),
     (rf"/admin/accounts/{ID}", account_changes.OneAccount),
     (rf"/admin/accounts/{ID}/(enable|disable|refresh|test|reset|priority|lock|unlock)", accounts.AccountAction),

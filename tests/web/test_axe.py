@@ -37,6 +37,7 @@ OPERATORS = {
     "/requests/req-none-9": "a-model-with-a-long-name",
     "/analytics/conversations": "Conversations, last 7 days",
     "/accounts?id=claude:work": "2 of 2 accounts are ready",
+    "/admin/several-accounts": "Several accounts",
     "/admin/models": "Models",
     "/people": "1 person",
     "/people/{user}": "Ada",

@@ -55,9 +55,9 @@ class Browser:
     def forms(self, path: str) -> list[tuple[str, str, dict[str, str]]]:
         return Forms(self.see(path)).found
 
-    def send(self, page: str, action: str, method: str = "POST", **fields: str) -> Answer:
+    def send(self, page: str, action: str, method: str = "POST", /, **fields: str) -> Answer:
         """Fill the page's form of this action and method, and send it."""
-        found = [f for _, place, f in self.forms(page) if place == action and f.get("_method", "POST") == method]
+        found = [f for how, place, f in self.forms(page) if (how, place, f.get("_method")) == ("post", action, method)]
         assert found, (page, action)
         body = urlencode({**found[0], **{name.replace("__", "."): value for name, value in fields.items()}}).encode()
         return self.site.request(

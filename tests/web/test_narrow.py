@@ -28,7 +28,7 @@ FRIENDS = (
 )  # fmt: skip
 OPERATORS = (
     "/", "/analytics", "/requests", "/requests?account={account}", "/accounts", "/accounts?id={account}",
-    "/admin/models", "/admin/models?id={talk}",
+    "/admin/models", "/admin/models?id={talk}", "/admin/several-accounts",
     "/people", "/people/{user}", "/people/{user}/keys/{key}", "/audit", "/log", "/settings", "/bill", "/transcripts",
     "/admin/what-if", "/admin/accounts/{paid}/spend", "/sign-ins/{sign_in}", "/analytics/conversations",
 )  # fmt: skip

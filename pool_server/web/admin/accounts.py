@@ -1,22 +1,25 @@
-"""The operator's accounts as JSON, and what can be done with one. The page over it is `accounts_page`."""
+"""The operator's accounts as JSON, and what can be done with one or, on a page of its own, with several."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Sequence
 from datetime import datetime, tzinfo
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from pool_server.accounts import RefreshError
-from pool_server.core.enums import Provider
+from pool_server.accounts import Accounts, RefreshError
+from pool_server.core.enums import AccountState, Provider
 from pool_server.language import gettext as _
-from pool_server.language import localized
+from pool_server.language import localized, marked, ngettext
 from pool_server.ledger import Filters, SharedUses
+from pool_server.texts import labels
+from pool_server.users import RefusedError
 from pool_server.web.admin.account_changes import NewAccounts
 from pool_server.web.base.context import WebContext
 from pool_server.web.base.handler import Access, ProblemError
+from pool_server.web.base.listing import matches
 from pool_server.web.base.page import PageHandler
 from pool_server.web.base.shared import query_params as asking
 
@@ -27,6 +30,20 @@ NO_USE_TODAY = {"total_tokens": 0}
 MOST = 20_000
 FEW = 64  # accounts
 AT_ONCE = 50  # accounts described between two turns of the event loop
+
+Action = Literal["enable", "disable", "refresh", "reset", "remove", "restore"]
+MOST_PICKED = 1000  # accounts on the page, and in a request
+REFRESHED = 8  # sign-ins refreshed at the same time
+UNDO: dict[Action, Action] = {"enable": "disable", "disable": "enable", "remove": "restore"}
+DONE = {
+    "enable": marked("Turned on: {names}."),
+    "disable": marked("Turned off: {names}. Answers in flight are finished."),
+    "refresh": marked("Refreshed: {names}."),
+    "reset": marked("Reset: {names}."),
+    "remove": marked("Removed: {names}. Their files are kept for 30 days."),
+    "restore": marked("Brought back: {names}."),
+}
+FEW = 5  # names that a sentence lists
 
 
 class Priority(msgspec.Struct, forbid_unknown_fields=True):
@@ -133,3 +150,149 @@ class AccountAction(PageHandler, access=Access.ADMIN):
         await self.ctx.users.audit(self.actor, f"account.{action}", account, detail)
         answer: dict[str, Any] = {"account": accounts.describe(account)}
         self.answer(answer if result is None else {**answer, "result": result})
+
+
+class SeveralAccounts(msgspec.Struct, forbid_unknown_fields=True):
+    """`accounts` by id; from a form, the ticked ones by name. `sure` = removal was asked for a second time."""
+
+    action: Action
+    accounts: list[str] | dict[str, Any] = []
+    sure: bool = False
+
+
+class FailedAccount(msgspec.Struct):
+    account: str
+    message: str
+
+
+class DoneAccounts(msgspec.Struct):
+    """What was done with which accounts, and which it could not be done with."""
+
+    action: Action
+    done: list[str]
+    failed: list[FailedAccount]
+
+    @property
+    def words(self) -> str:
+        """What was done, "" where nothing was."""
+        return _(DONE[self.action], names=named(self.done)) if self.done else ""
+
+
+class PickedAccount(NamedTuple):
+    """A row of the page."""
+
+    id: str
+    name: str
+    provider: Provider
+    told: str  # its vendor and plan
+    owner: str
+    words: str
+    tone: str
+
+
+def named(ids: Sequence[str]) -> str:
+    """A few names, and how many more there are."""
+    few = ", ".join(labels.account_name(one) for one in ids[:FEW])
+    return _("{few} and {n} more", few=few, n=len(ids) - FEW) if len(ids) > FEW else few
+
+
+async def act(accounts: Accounts, account: str, action: Action) -> str:
+    """Why it could not be done, "" when it was."""
+    try:
+        match action:
+            case "enable" | "disable":
+                await accounts.set_disabled(account, action == "disable")
+            case "refresh":
+                await accounts.refresh_now(account)
+            case "reset":
+                accounts.reset(account)
+            case "remove":
+                await accounts.remove(account)
+            case "restore":
+                await accounts.restore(account)
+    except KeyError:
+        return _("there is no account {account}", account=account)
+    except FileExistsError:
+        return _("another file has the name of {account} now", account=account)
+    except RefreshError as failed:
+        return _("the provider did not renew the sign-in: {failed}", failed=localized(failed))
+    except OSError as wrong:
+        return _("the account's file cannot be written: {strerror}", strerror=wrong.strerror)
+    return ""
+
+
+class SeveralAccountsPage(PageHandler, access=Access.ADMIN):
+    """`GET ?q=&state=&provider=` lists what can be ticked; `POST {"action","accounts"}` → `{"action","done","failed"}`,
+    each failed one with its `account` and `message`."""
+
+    most_fields = MOST_PICKED + 16
+
+    def get(self) -> None:
+        self._show()
+
+    async def post(self) -> None:
+        asked = self.body_as(SeveralAccounts)
+        picked = list(dict.fromkeys(asked.accounts))
+        if not picked:
+            raise ProblemError(400, "bad_request", _("tick an account first"))
+        if len(picked) > MOST_PICKED:
+            raise ProblemError(400, "bad_request", f"at most {MOST_PICKED} accounts at once")
+        if asked.action == "remove" and not asked.sure and self.is_form():
+            self._show(ticked=frozenset(picked), asks=True)
+            return
+        some, accounts = asyncio.Semaphore(REFRESHED), self.ctx.accounts
+
+        async def one(account: str) -> str:
+            async with some:
+                return await act(accounts, account, asked.action)
+
+        wrong = dict(zip(picked, await asyncio.gather(*map(one, picked)), strict=True))
+        done = [account for account in picked if not wrong[account]]
+        for account in done:
+            await self.ctx.users.audit(self.actor, f"account.{asked.action}", account)
+        failed = [FailedAccount(account, why) for account, why in wrong.items() if why]
+        self.answer(DoneAccounts(asked.action, done, failed))
+
+    def form_done(self, value: Any) -> None:
+        self._show(result=value, ticked=frozenset(value.done) | {one.account for one in value.failed})
+
+    def _show(
+        self, *, result: DoneAccounts | None = None, ticked: frozenset[str] = frozenset(), asks: bool = False
+    ) -> None:
+        chosen = {name: asking.text(self, name) for name in ("q", "state", "provider")}
+        rows = self._rows(chosen, ticked)
+        self.page(
+            "several_accounts.html",
+            title="Several accounts",
+            rows=[row for row in rows if row.id in ticked] if asks else rows,
+            ticked=ticked,
+            asks=asks,
+            heading=ngettext("Remove this account?", "Remove {n} accounts?", len(ticked)) if asks else "",
+            chosen=chosen,
+            result=result,
+            undo=UNDO.get(result.action) if result is not None and result.done else None,
+            states=[(one.value, labels.STATES[one]) for one in AccountState],
+            providers=[(one, labels.PROVIDERS[one]) for one in sorted({row.provider for row in rows})],
+        )
+
+    def _rows(self, chosen: dict[str, str], ticked: frozenset[str]) -> list[PickedAccount]:
+        """What is searched for, and what is ticked, by vendor and name."""
+        found = []
+        for row in self.ctx.accounts.brief_all():
+            provider, state = Provider(row["provider"]), AccountState(row["state"])
+            plan = _(", API key") if row["kind"] == "api_key" else f" {(row['plan'] or '').replace('_', ' ')}"
+            told = labels.PROVIDERS[provider] + plan.rstrip()
+            owner = self._name(row["owner"]) if row["owner"] else ""
+            searched = {"id": row["id"], "label": row["label"], "told": told, "owner": owner}
+            same = chosen["state"] in ("", state) and chosen["provider"] in ("", provider)
+            if row["id"] in ticked or (same and matches(searched, chosen["q"], tuple(searched))):
+                name = labels.account_name(row["id"])
+                words, tone = labels.STATES[state], labels.TONES[state]
+                found.append(PickedAccount(row["id"], name, provider, told, owner, words, tone))
+        return sorted(found, key=lambda row: (row.provider, row.id))[:MOST_PICKED]
+
+    def _name(self, user: str) -> str:
+        try:
+            return str(self.ctx.users.people.get(user)["name"])
+        except RefusedError:
+            return user

@@ -28,6 +28,7 @@ from pool_server.web.base.shared.query_params import DAY
 
 SELF_TOLD = frozenset({"session.open", "session.end"})
 INLINE = 20  # accounts whose particulars are part of the page; of more they are fetched when a row is opened
+UNGROUPED = 12  # accounts that need no headings between them
 ORDER = {"bad": 0, "warn": 1, "quiet": 3, "good": 2}
 
 
@@ -56,6 +57,7 @@ class AccountsPage(PageHandler, access=Access.ADMIN):
             ready=sum(row["state"] == AccountState.READY for row in briefs),
             chosen=chosen,
             inline=len(shown) <= INLINE,
+            grouped=listing.found > UNGROUPED,
             states=[(one.value, labels.STATES[one]) for one in AccountState],
             providers=[(one, labels.PROVIDERS[one]) for one in sorted({Provider(row["provider"]) for row in briefs})],
             rejected=ctx.accounts.rejected(),
@@ -64,6 +66,7 @@ class AccountsPage(PageHandler, access=Access.ADMIN):
             added=next((row for row in briefs if row["id"] == added), None),
             undo=undo if undo in {row["account"] for row in removed} else "",
             removed=removed,
+            several=f"/admin/several-accounts?{urlencode({name: chosen[name] for name in ('q', 'state', 'provider')})}",
         )
 
     def _people(self, row: dict[str, Any]) -> dict[str, Any]:
@@ -87,11 +90,10 @@ def _wanted(row: dict[str, Any], chosen: dict[str, str]) -> bool:
 
 
 def _listed(row: dict[str, Any]) -> dict[str, Any]:
-    """What the list is searched and sorted by."""
-    return {
-        "tone": labels.TONES[AccountState(row["state"])],
-        "provider_name": labels.PROVIDERS[Provider(row["provider"])],
-    }
+    """What the list is searched, sorted and grouped by."""
+    tone, provider = labels.TONES[AccountState(row["state"])], labels.PROVIDERS[Provider(row["provider"])]
+    group = {"good": provider, "quiet": _("Off")}.get(tone, _("Not taking requests"))
+    return {"tone": tone, "provider_name": provider, "group": group}
 
 
 def _shown(row: dict[str, Any], now: float, zone: tzinfo) -> dict[str, Any]:

@@ -103,6 +103,7 @@ class BaseHandler(RequestHandler):
     body_cap: ClassVar[int] = 64 * 1024  # bytes …
     open_cap: ClassVar[int] = OPEN_BODY_CAP  # … and where the route is open to all
     takes: ClassVar[frozenset[BodyKind]] = frozenset({BodyKind.JSON})  # a form's token is checked in `form()`
+    most_fields: ClassVar[int] = 64  # of a form
     asks: ClassVar[frozenset[str] | None] = None  # names of the query's parameters, where others are refused
     ctx: WebContext
     caller: auth.Caller
@@ -298,7 +299,7 @@ class BaseHandler(RequestHandler):
         if self._fields is not None:
             return self._fields
         try:
-            fields = parse_qs(bytes(self._chunks).decode(), keep_blank_values=True, max_num_fields=64)
+            fields = parse_qs(bytes(self._chunks).decode(), keep_blank_values=True, max_num_fields=self.most_fields)
         except ValueError:
             raise ProblemError(400, "bad_request", _("the form cannot be read")) from None
         self.request.arguments["_xsrf"] = [value.encode() for value in fields.get("_xsrf", [])]

@@ -22,6 +22,21 @@ for (const box of document.querySelectorAll("[data-show]")) {
   });
 }
 
+// Ticks all boxes of a list; half a tick where some are.
+for (const all of document.querySelectorAll("[data-ticks]")) {
+  const boxes = [...document.getElementById(all.dataset.ticks).querySelectorAll("input[type=checkbox]")];
+  const tell = () => {
+    const ticked = boxes.filter((box) => box.checked).length;
+    Object.assign(all, { checked: ticked === boxes.length, indeterminate: ticked > 0 && ticked < boxes.length });
+  };
+  all.closest("label").hidden = false;
+  all.addEventListener("change", () => {
+    for (const box of boxes) box.checked = all.checked;
+  });
+  for (const box of boxes) box.addEventListener("change", tell);
+  tell();
+}
+
 // A row of a long list brings its particulars when it is opened.
 document.addEventListener(
   "toggle",
