@@ -203,3 +203,37 @@ def test_weeks_of_records_are_made_as_they_come(database: Database) -> None:
     database.run(walk)
     parts = database.sql("select count(*) from pg_inherits where inhparent = 'pool.record'::regclass")
     assert parts == "4"
+
+
+def test_an_id_counts_once_wherever_its_other_record_lies(database: Database) -> None:
+    at = 1_790_000_000.25
+    own = f"{int(at * 1000):011x}{7:013x}"
+    aside = {"r1": at, own: at, "f" * 24: at}  # the last one's own time is another one
+
+    def records(shift: float) -> list[ShippedRecord]:
+        return [ShippedRecord(t + shift, i, "u", "", "a", "m", "ok", 200, 1, 1, b"") for i, t in aside.items()]
+
+    async def walk(c: Connection) -> None:
+        node = await c.value("select id from pool.node_start_1('a/0', '1', '{}')")
+        assert await ship(c, node, (0, 3), records(0)) == set(aside)
+        for turn, shift in enumerate([0.000001, -1.0, 3_600.0, -40 * DAY, 300 * DAY]):
+            assert await ship(c, node, (3 + turn, 4 + turn), records(shift)) == set(), shift
+
+    database.run(walk)
+    assert database.sql("select count(*) from pool.record") == "3"
+
+
+def test_shipping_reads_no_week_whole_however_new_it_is(database: Database) -> None:
+    async def batches(c: Connection) -> None:
+        node = await c.value("select id from pool.node_start_1('a/0', '1', '{}')")
+        for turn in range(8):  # plans are kept after some
+            records = [
+                ShippedRecord(1_790_000_000.0 + n, f"{turn} {n}", "u", "", "a", "m", "ok", 200, 1, 1, b"b" * 300)
+                for n in range(200)
+            ]
+            assert len(await ship(c, node, (turn, turn + 1), records)) == 200
+
+    database.run(batches)
+    read = int(database.sql("select sum(seq_scan) from pg_stat_user_tables where relname like 'record_2%'"))
+    indexes = int(database.sql("select count(*) from pg_indexes where tablename like 'record_2%'"))
+    assert read <= indexes  # each was made by reading the empty week once

@@ -129,7 +129,7 @@ class DatabaseLedger(LedgerPort):
         return number or 0
 
     def sender(self, failed: Callable[[PendingRecord, BaseException], bool]) -> Sender[PendingRecord]:
-        return BatchSender(self._thread, partial(self._shipping.ship, self._thread.pool), failed)
+        return BatchSender(self._thread, partial(self._shipping.ship, self._thread.pool), failed, at_once=2)
 
     def apply(self, entries: Sequence[PendingRecord]) -> None:
         if entries:
@@ -150,7 +150,8 @@ class DatabaseLedger(LedgerPort):
             batch, waiting = waiting[: folding.MOST], waiting[folding.MOST :]
             async with self._shipping.turn, self._thread.pool.connection() as connection, connection.transaction():
                 await connection.value("select pool.fold_begin_1()")
-                new = await self._shipping.keep(connection, batch, [pack(rec) for rec in batch], shared=False)
+                made = self._shipping.prepared(batch, [pack(rec) for rec in batch], shared=False)
+                new = await self._shipping.keep(connection, made)
                 parts = (
                     (pending.starts_of(rec, days), pending.cell_of(rec), Sums.of(rec), pending.labels_of(rec))
                     for rec in new

@@ -80,7 +80,8 @@ async def _move(
     async with connection.transaction():
         await connection.value("select pool.fold_begin_1()")
         told = {rec.id for key, rec, _ in batch if key in bounds.recent or days.start(rec.at) >= bounds.whole}
-        new = await shipping.keep(connection, [rec for _, rec, _ in batch], [raw for _, _, raw in batch], shared=False)
+        made = shipping.prepared([rec for _, rec, _ in batch], [raw for _, _, raw in batch], shared=False)
+        new = await shipping.keep(connection, made)
         parts = (
             (pending.starts_of(rec, days), pending.cell_of(rec), Sums.of(rec), pending.labels_of(rec))
             for rec in new

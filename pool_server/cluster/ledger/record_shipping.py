@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -10,7 +11,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from pool_server.cluster.ledger.stored_forms import share_of, shipped_form
+from pool_server.cluster.ledger.stored_forms import ident_of, shipped_form
 from pool_server.core.models import Usage, UsageRecord
 from pool_server.ledger.records.codec import pack
 from pool_server.ledger.records.layout import Days
@@ -19,12 +20,14 @@ from pool_server.storage import Sender, StoreError
 from pool_server.storage.errors import StoreAwayError, StoreRefusedError
 from pool_server.storage.postgres import ledger_calls
 from pool_server.storage.postgres.connection import PROVE, Connection, DatabasePool
-from pool_server.storage.postgres.ledger_calls import StoredShare
+from pool_server.storage.postgres.ledger_calls import ShippedRecord
 from pool_server.storage.postgres.thread import DatabaseThread
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+Shipped = tuple[UsageRecord, ShippedRecord]
+Batch = dict[str, Shipped]
 MOST = 500  # records of a batch
 _VALUES = ("22", "23")  # classes of SQLSTATE: data, constraints
 
@@ -42,19 +45,22 @@ class _Job(Generic[T]):
 
 
 class BatchSender(Sender[T]):
-    """Gathers what is sent while a batch is under way; the next batch takes it, `MOST` items at once."""
+    """Gathers what is sent while batches are under way; the next one takes it, `MOST` items at once. `at_once`: so many
+    batches, so that one is prepared while another waits for the database."""
 
     def __init__(
         self,
         thread: DatabaseThread,
         ship: Callable[[Sequence[T]], Awaitable[Sequence[bool]]],
         failed: Callable[[T, BaseException], bool],
+        at_once: int = 1,
     ) -> None:
         self._thread = thread
         self._ship = ship
         self._failed = failed
         self._jobs: deque[_Job[T]] = deque()
-        self._task: asyncio.Task[None] | None = None  # the thread's
+        self._at_once = at_once
+        self._tasks: set[asyncio.Task[None]] = set()  # the thread's
 
     def send(self, item: T) -> asyncio.Future[bool]:
         loop = asyncio.get_running_loop()
@@ -65,20 +71,26 @@ class BatchSender(Sender[T]):
         return job.future
 
     def _begin(self) -> None:
-        if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._run())
+        if len(self._tasks) < self._at_once:
+            task = asyncio.get_running_loop().create_task(self._run())
+            self._tasks.add(task)
+            task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if self._jobs and not task.cancelled():  # sent between the last look and now
+            self._begin()
 
     async def _run(self) -> None:
         await asyncio.sleep(0)  # what comes in the same turn goes together
         while self._jobs:
             batch = [self._jobs.popleft() for _ in range(min(MOST, len(self._jobs)))]
+            if self._jobs:
+                self._begin()
             try:
                 await self._try(batch)
             finally:
                 self._tell(batch)
-        self._task = None
-        if self._jobs:  # sent between the last look and now
-            self._begin()
 
     async def _try(self, batch: Sequence[_Job[T]]) -> None:
         for job in batch:
@@ -131,39 +143,46 @@ class Shipping:
 
     async def ship(self, pool: DatabasePool, entries: Sequence[PendingRecord]) -> list[bool]:
         """Keeps a batch. Raises StoreError, or what a record raises that cannot be packed."""
-        async with self.turn, pool.connection() as connection:
-            await self.keep(connection, [entry.record for entry in entries], [entry.packed() for entry in entries])
+        batch = self.prepared([entry.record for entry in entries], [entry.packed() for entry in entries])
+        async with pool.connection() as connection:
+            async with self.turn:
+                await self.keep(connection, batch)
+            # A standby that hangs must not keep the node's row locked, nor the next batch waiting.
             await connection.value(PROVE)
         return [True] * len(entries)
 
-    async def keep(
-        self, connection: Connection, records: Sequence[UsageRecord], packed: Sequence[bytes], *, shared: bool = True
-    ) -> list[UsageRecord]:
-        """Keeps records in this `turn`; returns those that are new, as they count. Not `shared`: they are added to the
-        sums otherwise."""
+    def prepared(self, records: Sequence[UsageRecord], packed: Sequence[bytes], *, shared: bool = True) -> Batch:
+        """Records with their forms by the ids under which they are kept, the first of each. Not `shared`: what they add
+        to the sums is added otherwise."""
+        days = self._days if shared else None
+        batch: Batch = {}
+        for rec, raw in zip(records, packed, strict=True):
+            batch.setdefault(ident_of(rec), (rec, shipped_form(rec, raw, days)))
+        return batch
+
+    async def keep(self, connection: Connection, batch: Batch) -> list[UsageRecord]:
+        """Keeps records in this `turn`; returns those that are new, as they count."""
         node = self._node()
         if self._known is None or self._known[0] != node:
             self._known = node, await ledger_calls.shipped(connection, node)
-        before = self._known[1]
+        span = self._known[1], self._known[1] + max(1, len(batch))
         self._known = None  # until the answer is here
-        async with connection.transaction():
-            if shared:  # a standby that hangs must not keep the node's row locked: `ship` waits for it afterwards
+        jobs = [ident for ident, (rec, _) in batch.items() if rec.job]
+        async with connection.transaction() if jobs else contextlib.nullcontext():
+            if jobs:
                 await connection.value("select set_config('synchronous_commit', 'off', true)")
-            rows = []
-            for rec, raw in zip(records, packed, strict=True):
-                counts = not rec.job or await _claim(connection, rec)
-                one = rec if counts else msgspec.structs.replace(rec, usage=Usage(), cost=None)
-                rows.append((one, shipped_form(one, raw if counts else pack(one))))
-            unique = {row.id: (rec, row) for rec, row in reversed(rows)}
-            upto = before + max(1, len(unique))
-            forms = [row for _, row in unique.values()]
-            shares: list[StoredShare] = []
-            if shared:
-                numbered = enumerate(unique.values(), 1)
-                shares = [share_of(rec, self._days, (node, upto, i)) for i, (rec, _) in numbered]
-            fresh = await ledger_calls.ship(connection, node, (before, upto), forms, shares)
-        self._known = node, upto
-        return [rec for ident, (rec, _) in unique.items() if ident in fresh]
+            for ident in jobs:
+                batch[ident] = await self._counted(connection, *batch[ident])
+            fresh = await ledger_calls.ship(connection, node, span, [form for _, form in batch.values()])
+        self._known = node, span[1]
+        return [rec for ident, (rec, _) in batch.items() if ident in fresh]
+
+    async def _counted(self, connection: Connection, rec: UsageRecord, form: ShippedRecord) -> Shipped:
+        """A record of a job and its form as they count."""
+        if await _claim(connection, rec):
+            return rec, form
+        one = msgspec.structs.replace(rec, usage=Usage(), cost=None)
+        return one, shipped_form(one, pack(one), None if form.sums is None else self._days)
 
 
 async def _claim(connection: Connection, rec: UsageRecord) -> bool:

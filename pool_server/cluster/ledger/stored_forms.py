@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pool_server.core.models import UsageRecord
-from pool_server.ledger.records.codec import pack
 from pool_server.ledger.records.layout import Days
 from pool_server.ledger.rollups import pending
 from pool_server.ledger.rollups.pending import Share
@@ -16,7 +15,7 @@ from pool_server.ledger.rollups.reader import FIELDS_OF
 from pool_server.ledger.rollups.sums import COUNTS, N, Sums
 from pool_server.storage.postgres.admission_calls import nano
 from pool_server.storage.postgres.connection import ResultRow, storable
-from pool_server.storage.postgres.ledger_calls import ShippedRecord, StoredShare
+from pool_server.storage.postgres.ledger_calls import ShippedRecord
 
 COLUMNS = {"user": "usr", "account": "account", "model": "model"}  # of a field; all others stand in `label`
 _PLACES = {"usr": 0, "account": 1, "model": 2, "label": 3}
@@ -30,24 +29,29 @@ def column(field: str) -> str:
     return COLUMNS.get(field, "label")
 
 
-def shipped_form(rec: UsageRecord, body: bytes | None = None) -> ShippedRecord:
-    """A record as the database keeps it; `body` is its packed form where that was made already."""
-    names = (rec.user, rec.key, rec.account, rec.model, rec.outcome, rec.provider, rec.session)
-    user, key, account, model, outcome, provider, session = (name if storable(name) else "" for name in names)
-    ident = rec.id if storable(rec.id) and 0 < len(rec.id) <= 400 else _digest(rec.id)
+def shipped_form(rec: UsageRecord, body: bytes, days: Days | None) -> ShippedRecord:
+    """A record as the database keeps it; `body` is its packed form. `days` says where days begin for what it adds to
+    the sums; None where that is added otherwise."""
+    names: tuple[str, ...] = (rec.user, rec.key, rec.account, rec.model, rec.outcome, rec.provider, rec.session)
+    if not storable("".join(names)):
+        names = tuple(name if storable(name) else "" for name in names)
+    user, key, account, model, outcome, provider, session = names
     cost = None if rec.cost is None or not math.isfinite(rec.cost) else nano(rec.cost)
-    return ShippedRecord(
-        rec.at, ident, user, key, account, model, outcome, min(max(rec.status, 0), 999), rec.usage.total, cost,
-        body or pack(rec), provider, session,
+    form = ShippedRecord(
+        rec.at, ident_of(rec), user, key, account, model, outcome, min(max(rec.status, 0), 999), rec.usage.total, cost,
+        body, provider, session,
     )  # fmt: skip
+    if days is not None:
+        form.minute, form.hour, form.day = pending.starts_of(rec, days)
+        form.s_usr, form.s_account, form.s_model = pending.cell_of(rec)
+        form.program, form.key, form.project, form.conversation = pending.labels_of(rec)
+        form.sums = Sums.of(rec).encode()
+    return form
 
 
-def share_of(rec: UsageRecord, days: Days, place: tuple[int, int, int]) -> StoredShare:
-    """What a record adds to the sums; `place` says where it lies: node, number of the batch, place in it from 1."""
-    labels = pending.labels_of(rec)
-    return StoredShare(
-        *place, *pending.starts_of(rec, days), *pending.cell_of(rec), *labels, Sums.of(rec).encode()
-    )  # fmt: skip
+def ident_of(rec: UsageRecord) -> str:
+    """The id under which the database keeps a record."""
+    return rec.id if storable(rec.id) and 0 < len(rec.id) <= 400 else _digest(rec.id)
 
 
 def share_in(row: ResultRow) -> Share:
