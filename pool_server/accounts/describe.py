@@ -28,6 +28,85 @@ from pool_server.core.origins import host_of
 MOST_LOOKED_AT = 64  # accounts of a cohort; a pool with more has its mean estimated from as many
 
 
+class QuotaWindowRow(msgspec.Struct, frozen=True):
+    """`scope` "" is the whole account's window, else a model's or a group of models'. `elapsed_percent` is the pace
+    mark: the share of the window's time that is gone."""
+
+    window: str
+    scope: str
+    seconds: float
+    used_percent: float | None
+    resets_at: float | None
+    elapsed_percent: float | None
+    source: str
+    observed_at: float
+
+
+class PooledWindow(msgspec.Struct, frozen=True):
+    """A window of all accounts of a provider together; `seconds` 0 where it has no length."""
+
+    window: str
+    seconds: float
+    accounts: int
+    used_percent: float | None
+    resets_at: float | None
+
+
+class ProviderStatus(msgspec.Struct, frozen=True):
+    """`accounts` counts by state; `room_percent` is the mean of what usable accounts have left, null where that is not
+    known."""
+
+    provider: Provider
+    accounts: dict[AccountState, int]
+    ready: int
+    total: int
+    room_percent: float | None
+    windows: list[PooledWindow]
+    next_return: float | None
+    in_flight: int
+    unreachable: int
+    returning: int
+
+
+class CandidateRow(msgspec.Struct):
+    """`terms` are what the score is made of; `refusal` is why it could not serve, `until` when it may again."""
+
+    account: str
+    score: float | None = None
+    terms: dict[str, float] = {}
+    refusal: str | None = None
+    until: float | None = None
+
+
+class MoveRow(msgspec.Struct):
+    """A conversation's change of account, made or weighed and not made. `price`: what is to be read again, as a term of
+    the score; `tokens`: the same at the price of fresh input; `gain`: by how much the other's score is better. null:
+    not known."""
+
+    before: str = msgspec.field(name="from")
+    to: str
+    price: float | None = None
+    tokens: float | None = None
+    gain: float | None = None
+
+
+class DecisionRow(msgspec.Struct):
+    """How the account was chosen; empty where none was looked for. `refused` counts accounts by why they could not
+    serve."""
+
+    account: str | None = None
+    reason: str | None = None
+    strategy: str = ""
+    pinned: str | None = None
+    probe: bool = False
+    hard_lost: bool = False
+    retry_at: float | None = None
+    eligible: int = 0
+    refused: dict[str, int] = {}
+    candidates: list[CandidateRow] = []
+    move: MoveRow | None = None
+
+
 def brief_row(account: Account) -> dict[str, Any]:
     """What lists of accounts are searched, sorted and counted by; read from what is held already."""
     credential, options, health, state = account.credential, account.options, account.health, account.state
@@ -95,20 +174,19 @@ def standing_row(account: Account, refusal: Refusal | None, standing: Candidate)
     }
 
 
-def window_row(w: WindowObservation, now: float) -> dict[str, Any]:
-    """One window as it reads now. `elapsed_percent` is the pace mark: the share of the window's time that is
-    gone."""
+def window_row(w: WindowObservation, now: float) -> QuotaWindowRow:
+    """One window as it reads now."""
     left = win.time_left(w, now)
-    return {
-        "window": w.window,
-        "scope": w.scope,
-        "seconds": w.seconds,
-        "used_percent": round(win.used(w, now), 2),
-        "resets_at": w.resets_at if left is not None else None,
-        "elapsed_percent": round(100 * (1 - left / w.seconds), 1) if left is not None and w.seconds else None,
-        "source": str(w.source),
-        "observed_at": w.observed_at,
-    }
+    return QuotaWindowRow(
+        window=w.window,
+        scope=w.scope,
+        seconds=w.seconds,
+        used_percent=round(win.used(w, now), 2),
+        resets_at=w.resets_at if left is not None else None,
+        elapsed_percent=round(100 * (1 - left / w.seconds), 1) if left is not None and w.seconds else None,
+        source=str(w.source),
+        observed_at=w.observed_at,
+    )
 
 
 def _cooldown_row(health: AccountHealth, scope: str, cooldown: Cooldown, now: float) -> dict[str, Any]:
@@ -140,8 +218,10 @@ def _fault_row(health: AccountHealth) -> dict[str, Any] | None:
             "status": note.status, "model": note.model}  # fmt: skip
 
 
-def provider_row(provider: Provider, accounts: list[Account], standings: list[Candidate], now: float) -> dict[str, Any]:
-    """One provider's accounts together. `room_percent` is the mean of what its usable accounts have left."""
+def provider_status(
+    provider: Provider, accounts: list[Account], standings: list[Candidate], now: float
+) -> ProviderStatus:
+    """One provider's accounts together."""
     states: dict[AccountState, int] = {}
     disabled = AccountState.DISABLED
     ready = in_flight = unreachable = returning = 0
@@ -160,24 +240,24 @@ def provider_row(provider: Provider, accounts: list[Account], standings: list[Ca
         if until is not None and (next_return is None or until < next_return) and refusal in RETURNING:
             next_return = until
     room, windows = _pooled(accounts, now)
-    return {
-        "provider": provider.value,
-        "accounts": {state.value: count for state, count in states.items()},
-        "ready": ready,
-        "total": len(accounts),
-        "room_percent": None if room is None else round(room, 1),
-        "windows": windows,
-        "next_return": next_return,
-        "in_flight": in_flight,
-        "unreachable": unreachable,
-        "returning": returning,
-    }
+    return ProviderStatus(
+        provider,
+        states,
+        ready,
+        len(accounts),
+        None if room is None else round(room, 1),
+        windows,
+        next_return,
+        in_flight,
+        unreachable,
+        returning,
+    )
 
 
 _DEAD = (AccountState.NEEDS_LOGIN, AccountState.SUSPENDED)
 
 
-def _pooled(accounts: Iterable[Account], now: float) -> tuple[float | None, list[dict[str, Any]]]:
+def _pooled(accounts: Iterable[Account], now: float) -> tuple[float | None, list[PooledWindow]]:
     """The mean percent left in the tightest windows of those accounts that live (None: unknown), and per window of
     whole accounts the mean use and the next reset."""
     seen: dict[tuple[int, str], list[float]] = {}
@@ -203,13 +283,7 @@ def _pooled(accounts: Iterable[Account], now: float) -> tuple[float | None, list
         if most >= 0:
             rooms.append(max(0.0, full - most))
     rows = [
-        {
-            "window": name,
-            "seconds": seconds,
-            "accounts": len(group),
-            "used_percent": round(sum(group) / len(group), 1),
-            "resets_at": resets.get((seconds, name)),
-        }
+        PooledWindow(name, seconds, len(group), round(sum(group) / len(group), 1), resets.get((seconds, name)))
         for (seconds, name), group in sorted(seen.items())
     ]
     return (sum(rooms) / len(rooms) if rooms else None), rows
@@ -221,11 +295,11 @@ def sample(accounts: Collection[Account]) -> list[Account]:
     return list(islice(accounts, 0, None, step))
 
 
-def glance(provider: Provider, accounts: list[Account], now: float) -> tuple[float | None, list[dict[str, Any]]]:
+def glance(provider: Provider, accounts: list[Account], now: float) -> tuple[float | None, list[PooledWindow]]:
     """(percent of room left, windows) as in `Accounts.summary()`, without the rest of its row."""
     standings = [Candidate(account.id) for account in accounts]
-    row = provider_row(provider, accounts, standings, now)
-    return row["room_percent"], row["windows"]
+    row = provider_status(provider, accounts, standings, now)
+    return row.room_percent, row.windows
 
 
 class AccountRows:

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from pool_server.accounts import describe
 from pool_server.accounts.administration.service import Administration
@@ -358,7 +357,7 @@ class Accounts:
         """The providers with accounts here, and those that every pool is about: not each preset nobody uses."""
         return [one for one, spec in SPECS.items() if not spec.preset or self.has(one)]
 
-    def summary(self) -> list[dict[str, Any]]:
+    def summary(self) -> list[describe.ProviderStatus]:
         """Per provider: accounts by state, room, windows, nearest return."""
         now = self._now()
         rows = []
@@ -367,10 +366,10 @@ class Accounts:
             accounts = [a for cohort in cohorts for a in cohort.members.values()]
             if accounts:
                 standings = [c.queues[()].placements[i].candidate for c in cohorts for i in c.members]
-                rows.append(describe.provider_row(provider, accounts, standings, now))
+                rows.append(describe.provider_status(provider, accounts, standings, now))
         return rows
 
-    def glance(self, provider: Provider) -> tuple[float | None, list[dict[str, Any]]]:
+    def glance(self, provider: Provider) -> tuple[float | None, list[describe.PooledWindow]]:
         """(percent of room left, windows) of a provider, cheap however many accounts there are; see `room`."""
         now = self._now()
         cohorts = self._index.by_provider.get(provider, [])

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from urllib.parse import quote, urlencode
 
 import click
+import msgspec
 
 from pool_server.accounts import Accounts, NameTakenError, NewAccount, SameAccountError
 from pool_server.app import run_file
@@ -196,7 +197,7 @@ class Resting:
 
     def listing(self) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
         async def describe(pool: Accounts) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
-            return pool.describe_all(), pool.rejected()
+            return msgspec.to_builtins(pool.describe_all()), pool.rejected()
 
         found: tuple[list[dict[str, Any]], list[dict[str, str]]] = self._with_pool(describe)
         return found

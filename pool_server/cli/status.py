@@ -16,7 +16,7 @@ from rich.table import Table
 from pool_server import statusline as one_line
 from pool_server.cli.common import config_option, emit, json_option, settings, table
 from pool_server.cli.pool import Running, running
-from pool_server.core.enums import Provider
+from pool_server.core.enums import AccountState, Provider
 from pool_server.demo import notice
 from pool_server.texts import format, labels
 from pool_server.web.base.shared import headroom
@@ -110,7 +110,10 @@ def lines(found: dict[str, Any], now: float) -> list[tuple[str, ...]]:
         left = row.get("room_percent")
         rows.append((
             labels.PROVIDERS[Provider(row["provider"])],
-            headroom.state_words(row, now),
+            headroom.state_words(
+                {AccountState(state): count for state, count in row["accounts"].items()},
+                row["ready"], row["total"], row.get("next_return"), now,
+            ),
             "unknown" if left is None else f"{format.percent(left)} left",
             format.within(min(resets), now) if resets else "unknown",
             "unknown" if row.get("in_flight") is None else str(row["in_flight"]),

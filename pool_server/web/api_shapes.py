@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from pool_server.accounts.describe import ProviderStatus, QuotaWindowRow
 from pool_server.accounts.held_requests import HeldRequest
 from pool_server.transcripts.archive import KeptConversation
 from pool_server.web.usage_shapes import AccountUsage
@@ -27,50 +28,11 @@ class ReadyCount(msgspec.Struct):
     ready: int
 
 
-class PooledWindow(msgspec.Struct):
-    """A window of all accounts of a provider together; `seconds` 0 where it has no length."""
-
-    window: str
-    seconds: float
-    accounts: int
-    used_percent: float | None
-    resets_at: float | None
-
-
-class ProviderStatus(msgspec.Struct):
-    """`accounts` counts by state; `room_percent` is the mean of what usable accounts have left, null where that is not
-    known."""
-
-    provider: str
-    accounts: dict[str, int]
-    ready: int
-    total: int
-    room_percent: float | None
-    windows: list[PooledWindow]
-    next_return: float | None
-    in_flight: int
-    unreachable: int
-    returning: int
-
-
 class StatusAnswer(msgspec.Struct):
     status: str
     version: str
     accounts: ReadyCount
     providers: list[ProviderStatus]
-
-
-class QuotaWindowRow(msgspec.Struct):
-    """`scope` "" is the whole account's window, else a model's or a group of models'."""
-
-    window: str
-    scope: str
-    seconds: float
-    used_percent: float | None
-    resets_at: float | None
-    elapsed_percent: float | None
-    source: str
-    observed_at: float
 
 
 class CooldownRow(msgspec.Struct):

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from pool_server.accounts.describe import ProviderStatus
 from pool_server.core.enums import Provider
 from pool_server.texts import format, labels
+from pool_server.web.api_shapes import ReadyCount, StatusAnswer
 from pool_server.web.base.context import WebContext
 from pool_server.web.base.handler import Access, BaseHandler, ProblemError
 from pool_server.web.base.page import PageHandler
@@ -73,21 +75,16 @@ def _word(ctx: WebContext) -> str:
     return "store_failed"
 
 
-def status(ctx: WebContext) -> dict[str, Any]:
+def status(ctx: WebContext) -> StatusAnswer:
     """The JSON of `/status`: `providers` as the accounts' room sums them up, and whether the pool takes work."""
     total, ready = ctx.accounts.ready()
-    return {
-        "status": _word(ctx),
-        "version": ctx.version,
-        "accounts": {"total": total, "ready": ready},
-        "providers": ctx.accounts.summary(),
-    }
+    return StatusAnswer(_word(ctx), ctx.version, ReadyCount(total, ready), ctx.accounts.summary())
 
 
-def line(providers: Sequence[dict[str, Any]], own: Sequence[LimitRow], now: float) -> str:
+def line(providers: Sequence[ProviderStatus], own: Sequence[LimitRow], now: float) -> str:
     """The rows of `Accounts.summary()` that have accounts, and one's own limits: "Claude 62 % left, resets in 53 min ·
     Codex used up, back in 2 h · your tokens for today 82 % used, reset in 8 h"."""
-    said = [_provider(row, now) for row in providers if row["total"]] or ["no accounts"]
+    said = [_provider(row, now) for row in providers if row.total] or ["no accounts"]
     most = max(own, key=lambda row: row.percent, default=None)
     if most is not None and most.percent >= TOLD:
         name = most.yours.rpartition(" ")[0]
@@ -97,15 +94,15 @@ def line(providers: Sequence[dict[str, Any]], own: Sequence[LimitRow], now: floa
     return " · ".join(said)
 
 
-def _provider(row: dict[str, Any], now: float) -> str:
-    name = labels.PROVIDERS[Provider(row["provider"])]
-    if not row["ready"]:
-        back = row.get("next_return")
+def _provider(row: ProviderStatus, now: float) -> str:
+    name = labels.PROVIDERS[row.provider]
+    if not row.ready:
+        back = row.next_return
         return f"{name} used up, back {format.within(back, now)}" if back else f"{name} needs the operator"
-    left = row.get("room_percent")
+    left = row.room_percent
     if left is None:
         return f"{name} ready"
-    resets = [at for window in row["windows"] if (at := window.get("resets_at")) and at > now]
+    resets = [at for window in row.windows if (at := window.resets_at) and at > now]
     return f"{name} {format.percent(left)} left" + (f", resets {format.within(min(resets), now)}" if resets else "")
 
 
@@ -117,7 +114,7 @@ class StatusLine(BaseHandler, access=Access.KEY):
         wanted = self.get_query_argument("provider", "")
         if wanted not in ("", *Provider):
             raise ProblemError(400, "bad_request", f"there is no provider {wanted[:40]!r}")
-        providers = [row for row in ctx.accounts.summary() if wanted in ("", row["provider"])]
+        providers = [row for row in ctx.accounts.summary() if wanted in ("", row.provider)]
         own = limits.of_caller(ctx, self.principal)
         told = line(providers, own, now)
         if "application/json" in self.request.headers.get("Accept", ""):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from pool_server.accounts.describe import DecisionRow
+
 
 class TokenCounts(msgspec.Struct):
     """`input` without cache, `reasoning` a part of `output`; `cost_usd` by list prices, without what has none."""
@@ -190,32 +192,6 @@ class AttemptRow(msgspec.Struct):
     started_ms: float | None = None
     fault: str | None = None
     message: str = ""
-
-
-class CandidateRow(msgspec.Struct):
-    """`terms` are what the score is made of; `refusal` is why it could not serve, `until` when it may again."""
-
-    account: str
-    score: float | None = None
-    terms: dict[str, float] = {}
-    refusal: str | None = None
-    until: float | None = None
-
-
-class DecisionRow(msgspec.Struct):
-    """How the account was chosen; empty where none was looked for. `refused` counts accounts by why they could not
-    serve."""
-
-    account: str | None = None
-    reason: str | None = None
-    strategy: str = ""
-    pinned: str | None = None
-    probe: bool = False
-    hard_lost: bool = False
-    retry_at: float | None = None
-    eligible: int = 0
-    refused: dict[str, int] = {}
-    candidates: list[CandidateRow] = []
 
 
 class RequestRow(msgspec.Struct):

@@ -90,10 +90,10 @@ def test_windows_seen_in_the_future_do_not_hide_what_is_seen_now(tmp_path: Path)
     assert p.state("claude:a") == "exhausted"
     p.clock.now -= 400 * DAY
     (seen,) = p.accounts.describe("claude:a")["windows"]
-    assert seen["observed_at"] <= p.clock.now + 1 and seen["resets_at"] - p.clock.now <= 2 * HOUR + 1
+    assert seen.observed_at <= p.clock.now + 1 and seen.resets_at - p.clock.now <= 2 * HOUR + 1
     p.accounts.observe("claude:a", [window(10.0, HOUR, at=p.clock.now)])
     (seen,) = p.accounts.describe("claude:a")["windows"]
-    assert seen["used_percent"] == 10.0 and p.state("claude:a") == "ready"
+    assert seen.used_percent == 10.0 and p.state("claude:a") == "ready"
 
 
 def test_a_half_open_request_of_the_future_is_over_in_time(tmp_path: Path) -> None:

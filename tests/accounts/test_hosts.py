@@ -74,7 +74,7 @@ def test_what_is_done_is_told_and_shown(tmp_path: Path) -> None:
     assert shown["unreachable_until"] == pool.clock.now + hosts.FIRST_S and shown["state"] == "ready"
     assert pool.accounts.describe("openai:near")["unreachable_until"] is None
     (row,) = pool.accounts.summary()
-    assert (row["unreachable"], row["ready"]) == (1, 2)
+    assert (row.unreachable, row.ready) == (1, 2)
     pool.clock.now += hosts.FIRST_S
     assert pool.accounts.describe("openai:far")["unreachable_until"] is None
     assert pick(pool) == "openai:far"

@@ -24,7 +24,7 @@ def test_claude_is_asked_every_quarter_of_an_hour_at_most(tmp_path: Path) -> Non
     pool = Pool(tmp_path, {"claude_a.json": claude()}, line=Line(lambda _: USAGE))
     again = poll(pool)
     assert again is not None and 0.89 * 900 < again - NOW < 1.11 * 900
-    assert pool.accounts.describe("claude:a")["windows"][0]["used_percent"] == 12.5
+    assert pool.accounts.describe("claude:a")["windows"][0].used_percent == 12.5
 
 
 def test_a_rate_limited_endpoint_is_left_alone_for_hours_and_changes_no_state(tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_a_refused_token_is_refreshed_once(tmp_path: Path) -> None:
     pool = Pool(tmp_path, {"claude_a.json": claude()}, line=Line(answer))
     poll(pool)
     assert len(pool.line.sent) == 3
-    assert pool.accounts.describe("claude:a")["windows"][0]["used_percent"] == 12.5
+    assert pool.accounts.describe("claude:a")["windows"][0].used_percent == 12.5
 
 
 def test_a_quota_that_was_reset_ends_the_rest_at_the_next_poll(tmp_path: Path) -> None:

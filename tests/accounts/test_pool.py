@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from pool_server.accounts import RefreshError, SelectionRequest
+from pool_server.accounts.describe import QuotaWindowRow
 from pool_server.accounts.replication import FLIGHT
 from pool_server.core.enums import ChoiceReason, Dialect, FaultKind, Operation, Provider, Refusal, Strategy
 from pool_server.core.models import FamilyScope, Fault, HttpAnswer, WindowObservation
@@ -296,12 +297,9 @@ def test_a_row_has_all_that_the_interface_promises(tmp_path: Path) -> None:
     promised = "id provider plan state reason windows cooldown_until in_flight expires_at last_fault"
     assert set(f"{promised} priority weight owner score".split()) <= set(row)
     assert row["state"] == "exhausted" and row["reason"] == "quota" and row["set_by"] == "provider"
-    assert row["windows"] == [
-        {"window": "5h", "scope": "", "seconds": 18000, "used_percent": 42.0, "resets_at": NOW + 2 * HOUR,
-         "elapsed_percent": 60.0, "source": "headers", "observed_at": NOW}
-    ]  # fmt: skip
+    assert row["windows"] == [QuotaWindowRow("5h", "", 18000, 42.0, NOW + 2 * HOUR, 60.0, "headers", NOW)]
     assert row["last_fault"]["message"] == "This would exceed your limit"
-    assert json.loads(json.dumps(row)) == row
+    assert json.loads(msgspec.json.encode(row)) == msgspec.to_builtins(row)
     with pytest.raises(KeyError):
         pool.accounts.describe("claude:nobody")
 
@@ -315,9 +313,9 @@ def test_the_summary_counts_and_names_the_next_return(tmp_path: Path) -> None:
     pool.accounts.observe("claude:b", [window(80.0, 2 * HOUR)])
     fail(pool, "claude:c", quota(HOUR))
     pool.accounts.begin("claude:a", SONNET, Operation.MESSAGES)
-    rows = {row["provider"]: row for row in pool.accounts.summary()}
-    assert set(rows) == {"claude", "qwen"}
-    assert rows["claude"] == {
+    rows = {row.provider: msgspec.to_builtins(row) for row in pool.accounts.summary()}
+    assert list(rows) == [Provider.CLAUDE, Provider.QWEN]
+    assert rows[Provider.CLAUDE] == {
         "provider": "claude",
         "accounts": {"ready": 2, "exhausted": 1, "disabled": 1},
         "ready": 2,
@@ -410,7 +408,7 @@ def test_a_test_is_one_small_call_and_says_what_came_back(tmp_path: Path) -> Non
     result = asyncio.run(pool.accounts.test("claude:a"))
     assert result["ok"] and result["call"] == "request" and len(pool.line.sent) == 1
     assert json.loads(pool.line.sent[0].body)["max_tokens"] == 1
-    assert pool.accounts.describe("claude:a")["windows"][0]["used_percent"] == 12.5
+    assert pool.accounts.describe("claude:a")["windows"][0].used_percent == 12.5
     pool.line.answer = lambda _: HttpAnswer(401, {}, b'{"error":{"type":"authentication_error","message":"gone"}}')
     result = asyncio.run(pool.accounts.test("claude:a"))
     assert (result["ok"], result["status"], result["fault"]) == (False, 401, "auth")

@@ -327,7 +327,7 @@ def test_windows_survive_a_refresh(tmp_path: Path) -> None:
     p = pool(tmp_path, token_answer(NEW))
     p.accounts.observe("claude:a", [window(42.0)])
     asyncio.run(p.accounts.refresh("claude:a", OLD))
-    assert p.accounts.describe("claude:a")["windows"][0]["used_percent"] == 42.0
+    assert p.accounts.describe("claude:a")["windows"][0].used_percent == 42.0
 
 
 def lease(p: Pool, holder: str, *, left: float = LEASE_S) -> None:

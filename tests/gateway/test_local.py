@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from tornado.httputil import HTTPHeaders
 
+from pool_server.accounts.describe import PooledWindow
 from pool_server.core.enums import AccountState, CredentialKind, Denial, Dialect, Provider
 from pool_server.core.models import HttpAnswer, HttpRequest
 from pool_server.core.settings import Limits, Settings
@@ -30,7 +31,7 @@ class FakeServices:
     def __init__(self) -> None:
         self.credentials: dict[str, Credential] = {}
         self.states: dict[str, str] = {}
-        self.windows: dict[Provider, list[dict[str, Any]]] = {}
+        self.windows: dict[Provider, list[PooledWindow]] = {}
         self.sent: list[HttpRequest] = []
         self.answers: dict[str, HttpAnswer] = {}
         self.limits = self
@@ -66,7 +67,7 @@ class FakeServices:
             declared.setdefault(cred.provider, []).extend(cred.models)
         return declared
 
-    def glance(self, provider: Provider) -> tuple[float | None, list[dict[str, Any]]]:
+    def glance(self, provider: Provider) -> tuple[float | None, list[PooledWindow]]:
         return None, self.windows.get(provider, [])
 
     # users
@@ -266,8 +267,8 @@ def test_telemetry_is_swallowed() -> None:
 def test_codex_usage_shows_the_tighter_of_own_limit_and_pool() -> None:
     services = FakeServices()
     services.windows[Provider.CODEX] = [
-        {"window": "5h", "seconds": 18000, "used_percent": 30.0, "resets_at": NOW + 100},
-        {"window": "7d", "seconds": 604800, "used_percent": 55.4, "resets_at": NOW + 900},
+        PooledWindow("5h", 18000, 1, 30.0, NOW + 100),
+        PooledWindow("7d", 604800, 1, 55.4, NOW + 900),
     ]
     services.own_limits, services.used = Limits(tokens_5h=1000), {"tokens_5h": 800}
     body = ask("GET", "/backend-api/wham/usage", services=services)[1]["rate_limit"]
@@ -323,9 +324,7 @@ def test_the_profile_is_the_friends_own() -> None:
 
 def test_claude_usage_is_percent_and_rfc3339() -> None:
     services = FakeServices()
-    services.windows[Provider.CLAUDE] = [
-        {"window": "5h", "seconds": 18000, "used_percent": 12.34, "resets_at": 1_800_000_000}
-    ]
+    services.windows[Provider.CLAUDE] = [PooledWindow("5h", 18000, 1, 12.34, 1_800_000_000)]
     body = ask("GET", "/api/oauth/usage", services=services)[1]
     assert body["five_hour"] == {"utilization": 12.3, "resets_at": "2027-01-15T08:00:00+00:00"}
     assert body["seven_day"] is None
@@ -344,9 +343,7 @@ def test_code_assist_tells_one_project_throughout() -> None:
 def test_code_assist_quota_is_the_pools() -> None:
     services = FakeServices()
     services.add("gemini:a")
-    services.windows[Provider.GEMINI] = [
-        {"window": "1d", "seconds": 86400, "used_percent": 25.0, "resets_at": 1_800_000_000}
-    ]
+    services.windows[Provider.GEMINI] = [PooledWindow("1d", 86400, 1, 25.0, 1_800_000_000)]
     buckets = ask("POST", "/v1internal:retrieveUserQuota", {}, services=services)[1]["buckets"]
     assert {"remainingFraction": 0.75, "resetTime": "2027-01-15T08:00:00Z"}.items() <= buckets[0].items()
     assert "gemini-2.5-pro" in {bucket["modelId"] for bucket in buckets}

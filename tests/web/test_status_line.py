@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pool_server.accounts.describe import PooledWindow, ProviderStatus
+from pool_server.core.enums import AccountState, Provider
 from pool_server.users.models import SERVER
 from pool_server.web.base.shared import limits
 from pool_server.web.status import line
@@ -14,10 +19,10 @@ from tests.web.site import Site
 NOW = 1_790_000_000.0
 
 
-def row(provider: str = "claude", **changes: object) -> dict[str, object]:
-    usual = {"provider": provider, "total": 1, "ready": 1, "room_percent": 62.0, "next_return": None,
-             "windows": [{"resets_at": NOW + 3180}]}  # fmt: skip
-    return usual | changes
+def row(provider: str = "claude", **changes: Any) -> ProviderStatus:
+    window = PooledWindow("5h", 18_000.0, 1, 38.0, NOW + 3180)
+    usual = ProviderStatus(Provider(provider), {AccountState.READY: 1}, 1, 1, 62.0, [window], None, 0, 0, 0)
+    return msgspec.structs.replace(usual, **changes)
 
 
 def own(percent: float) -> list[limits.LimitRow]:

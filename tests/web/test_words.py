@@ -7,13 +7,17 @@ import re
 from collections.abc import Iterator
 from datetime import UTC
 from enum import StrEnum
+from typing import Any
 from zoneinfo import ZoneInfo
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pool_server.accounts.describe import PooledWindow, ProviderStatus
 from pool_server.core import enums
+from pool_server.core.enums import AccountState, Provider
 from pool_server.core.settings import HIDDEN, Limits
 from pool_server.texts import format, labels
 from pool_server.web.base import html
@@ -133,7 +137,7 @@ def test_pace_is_the_share_of_the_window_that_is_gone() -> None:
 
 
 def test_credits_nobody_bought_are_not_shown_as_used_up() -> None:
-    words = [headroom.gauge({"window": "credits", "used_percent": used}, NOW).words for used in (0.0, 40.0, 100.0)]
+    words = [headroom.gauge(PooledWindow("credits", 0.0, 1, used, None), NOW).words for used in (0.0, 40.0, 100.0)]
     assert words == [
         "extra credits: available", "extra credits: 40 % used", "extra credits: none",
     ]  # fmt: skip
@@ -146,10 +150,9 @@ def test_a_shortened_figure_has_every_digit_for_eyes_and_ears() -> None:
     assert '<span class="visually-hidden unselected">12,345,678</span>' in long
 
 
-def provider(name: str, **changes: object) -> dict[str, object]:
-    row = {"provider": name, "accounts": {"ready": 1}, "ready": 1, "total": 1, "room_percent": None,
-           "windows": [], "next_return": None, "in_flight": 0}  # fmt: skip
-    return row | changes
+def provider(name: str, **changes: Any) -> ProviderStatus:
+    row = ProviderStatus(Provider(name), {AccountState.READY: 1}, 1, 1, None, [], None, 0, 0, 0)
+    return msgspec.structs.replace(row, **changes)
 
 
 def foretold(seconds: float | None, confidence: str = "high") -> dict[str, object]:
@@ -173,11 +176,11 @@ def test_the_first_sentence_says_how_long_it_lasts() -> None:
 
 
 def test_provider_words_name_every_state_but_ready() -> None:
-    row = provider("codex", accounts={"ready": 1, "needs_login": 2}, total=3)
-    assert headroom.state_words(row, NOW) == "1 of 3 accounts ready, 2 signed out"
-    out = provider("codex", accounts={"exhausted": 1}, ready=0, next_return=NOW + 60)
+    row = provider("codex", accounts={AccountState.READY: 1, AccountState.NEEDS_LOGIN: 2}, total=3)
+    assert headroom.provider_row(row, NOW).words == "1 of 3 accounts ready, 2 signed out"
+    out = provider("codex", accounts={AccountState.EXHAUSTED: 1}, ready=0, next_return=NOW + 60)
     assert headroom.provider_row(out, NOW).tone == "bad"
-    assert headroom.state_words(out, NOW) == "0 of 1 account ready, 1 used up; back in 1 min"
+    assert headroom.provider_row(out, NOW).words == "0 of 1 account ready, 1 used up; back in 1 min"
 
 
 def test_limits_are_shown_where_they_are_set() -> None:

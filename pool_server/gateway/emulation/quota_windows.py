@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 import msgspec
 
 from pool_server.accounts import Accounts
+from pool_server.accounts.describe import PooledWindow
 from pool_server.core.enums import Provider
 from pool_server.users import LimitStanding
 
@@ -35,12 +35,12 @@ class QuotaWindow(msgspec.Struct, frozen=True):
     resets_at: float | None
 
 
-def pooled(windows: Iterable[Mapping[str, Any]]) -> list[QuotaWindow]:
+def pooled(windows: Iterable[PooledWindow]) -> list[QuotaWindow]:
     """A provider's windows of all accounts together, from `Accounts.glance()`."""
     return [
-        QuotaWindow(int(window["seconds"]), float(window["used_percent"]), window["resets_at"])
+        QuotaWindow(int(window.seconds), window.used_percent, window.resets_at)
         for window in windows
-        if window["seconds"] and window["used_percent"] is not None
+        if window.seconds and window.used_percent is not None
     ]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from pool_server.accounts.describe import QuotaWindowRow
 from pool_server.language import gettext as _
 from pool_server.language import ngettext
 from pool_server.texts import format, labels
@@ -34,13 +35,13 @@ def _words(name: str, row: Mapping[str, Any], now: float) -> str:
         case "pace":
             return _pace(row, now)
         case "room":
-            fullest = max(_known(row), key=lambda window: window["used_percent"], default=None)
+            fullest = max(_known(row), key=lambda window: window.used_percent or 0, default=None)
             if fullest is not None:
-                name = labels.window(fullest["window"], fullest["scope"])
+                name = labels.window(fullest.window, fullest.scope)
                 return _(
                     "Its {name} window is {used_percent} used",
                     name=name,
-                    used_percent=format.percent(fullest["used_percent"]),
+                    used_percent=format.percent(fullest.used_percent),
                 )
         case "in_flight":
             return ngettext("{n} request in flight", "{n} requests in flight", row["in_flight"])
@@ -52,19 +53,19 @@ def _words(name: str, row: Mapping[str, Any], now: float) -> str:
 
 def _pace(row: Mapping[str, Any], now: float) -> str:
     """The longest window that says when it ends: it weighs most."""
-    ends = [window for window in _known(row) if (window.get("resets_at") or 0) > now]
-    longest = max(ends, key=lambda window: window["seconds"] or 0, default=None)
+    ends = [window for window in _known(row) if (window.resets_at or 0) > now]
+    longest = max(ends, key=lambda window: window.seconds, default=None)
     if longest is None:
         return _("The pace of its windows")
-    unused = format.percent(max(0.0, 100 - longest["used_percent"]))
-    left = format.duration(longest["resets_at"] - now)
+    unused = format.percent(max(0.0, 100 - (longest.used_percent or 0)))
+    left = format.duration((longest.resets_at or now) - now)
     return _(
         "Its {window} ends in {left} with {unused} unused",
-        window=labels.window(longest["window"], longest["scope"]),
+        window=labels.window(longest.window, longest.scope),
         left=left,
         unused=unused,
     )
 
 
-def _known(row: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    return [w for w in row["windows"] if w["used_percent"] is not None and w["window"] != "credits"]
+def _known(row: Mapping[str, Any]) -> list[QuotaWindowRow]:
+    return [w for w in row["windows"] if w.used_percent is not None and w.window != "credits"]

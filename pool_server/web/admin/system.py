@@ -116,21 +116,21 @@ class Snapshot:
         self.ctx = ctx
 
     def collect(self) -> Iterator[Metric]:
-        by_provider = {row["provider"]: row for row in self.ctx.accounts.summary()}
+        by_provider = {row.provider: row for row in self.ctx.accounts.summary()}
         accounts = GaugeMetricFamily("pool_accounts", "Accounts by state", labels=["provider", "state"])
         room = GaugeMetricFamily("pool_room_percent", "Headroom left, where it is known", labels=["provider"])
         in_flight = GaugeMetricFamily("pool_account_exchanges", "Exchanges in flight", labels=["provider"])
         unreachable = GaugeMetricFamily("pool_accounts_unreachable", "Accounts of silent hosts", labels=["provider"])
         returning = GaugeMetricFamily("pool_accounts_returning", "Accounts in slow start", labels=["provider"])
         for provider in self.ctx.accounts.offered():
-            row = by_provider.get(provider, {})
+            row = by_provider.get(provider)
             for state in AccountState:
-                accounts.add_metric([provider, state], row.get("accounts", {}).get(state, 0))
-            in_flight.add_metric([provider], row.get("in_flight", 0))
-            unreachable.add_metric([provider], row.get("unreachable", 0))
-            returning.add_metric([provider], row.get("returning", 0))
-            if row.get("room_percent") is not None:
-                room.add_metric([provider], row["room_percent"])
+                accounts.add_metric([provider, state], row.accounts.get(state, 0) if row else 0)
+            in_flight.add_metric([provider], row.in_flight if row else 0)
+            unreachable.add_metric([provider], row.unreachable if row else 0)
+            returning.add_metric([provider], row.returning if row else 0)
+            if row is not None and row.room_percent is not None:
+                room.add_metric([provider], row.room_percent)
         up = GaugeMetricFamily("pool_uptime_seconds", "Time since the server started")
         up.add_metric([], self.ctx.clock() - self.ctx.started_at)
         healthy = GaugeMetricFamily("pool_books_writable", "1 while usage can be recorded")

@@ -97,7 +97,7 @@ class PageWatch:
         at, digest = self.ctx.digest
         if not 0 <= now - at < TICK_S:
             digest = [
-                (row["provider"], row["accounts"], row["ready"], [round(w["used_percent"]) for w in row["windows"]])
+                (row.provider, row.accounts, row.ready, [round(w.used_percent or 0) for w in row.windows])
                 for row in self.ctx.accounts.summary()
             ]
             self.ctx.digest = (now, digest)

@@ -169,7 +169,7 @@ def accounts(
         ident, state = row["id"], AccountState(row["state"])
         windows = {(w["window"], w["scope"]): w for w in foretold.get(ident, ())}
         gauges = tuple(
-            (headroom.gauge(w, now), window_words(windows.get((w["window"], w["scope"])), now)) for w in row["windows"]
+            (headroom.gauge(w, now), window_words(windows.get((w.window, w.scope)), now)) for w in row["windows"]
         )
         shared = _users(ident, users, names, cut=cut)
         said = f"{shared} {_worth(worth.get(ident))}".strip()

@@ -128,7 +128,7 @@ class HomePage(PageHandler, abstract=True):
 
     def _serving(self) -> frozenset[str]:
         """The providers that can serve now."""
-        return frozenset(row["provider"] for row in self.ctx.accounts.summary() if row["ready"])
+        return frozenset(row.provider for row in self.ctx.accounts.summary() if row.ready)
 
     async def ticket(self, principal: Principal, cli: str) -> str:
         """A set-up ticket for one client's command; none for a page that only refreshes what changed."""

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, tzinfo
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
+import msgspec
+
+from pool_server.accounts.describe import CandidateRow, DecisionRow, MoveRow
 from pool_server.core.enums import ChoiceReason, Dialect, FaultKind, Operation, Refusal, Strategy, Transport
 from pool_server.core.models import Attempt, Usage, UsageRecord
 from pool_server.language import Words, ngettext
@@ -187,90 +190,91 @@ def _line(attempt: Attempt, name: str, ms: float, *, named: bool) -> AttemptLine
 
 def story(record: UsageRecord, where: tzinfo = UTC) -> Story:
     """The last decision of an exchange. Its times are past ones and stand as clock times in the zone `where`."""
-    decision = record.decision
-    if not decision:
+    recorded = record.decision
+    if not recorded:
         why = (
             _("How its account was selected was not recorded.")
             if record.account
             else _("No account had to be selected.")
         )
         return Story((why,), ())
-    if "left_out" in decision:
-        return Story((_("The decision was not kept: {left_out}.", left_out=decision["left_out"]),), ())
+    if "left_out" in recorded:
+        return Story((_("The decision was not kept: {left_out}.", left_out=recorded["left_out"]),), ())
+    decision = msgspec.convert(recorded, DecisionRow)
     sentences = [_outcome(decision, record.at, where), *_around(decision)]
-    chosen = decision.get("account")
-    considered = tuple(_considered(row, chosen, record.at, where) for row in decision.get("candidates", ()))
+    chosen = decision.account
+    considered = tuple(_considered(row, chosen, record.at, where) for row in decision.candidates)
     return Story(tuple(sentences), considered)
 
 
-def _outcome(decision: dict[str, Any], at: float, where: tzinfo) -> str:
-    chosen = decision.get("account")
+def _outcome(decision: DecisionRow, at: float, where: tzinfo) -> str:
+    chosen = decision.account
     if chosen:
-        reason = decision.get("reason")
+        reason = decision.reason
         why = worded(ChoiceReason, labels.CHOICES, reason) if reason else ""
         return (
             _("{chosen} was selected: {why}.", chosen=account_name(chosen), why=why)
             if reason
             else _("{chosen} was selected.", chosen=account_name(chosen))
         )
-    back = decision.get("retry_at")
+    back = decision.retry_at
     if back:
         return _("No account could serve it; the nearest return was {back}.", back=format.clock(back, at, where))
     return _("No account could serve it, and none was about to return.")
 
 
-def _around(decision: dict[str, Any]) -> list[str]:
+def _around(decision: DecisionRow) -> list[str]:
     said = []
-    pinned = decision.get("pinned")
-    if pinned and pinned != decision.get("account"):
+    pinned = decision.pinned
+    if pinned and pinned != decision.account:
         said.append(_("The conversation was with {pinned}.", pinned=account_name(pinned)))
-    if move := decision.get("move"):
-        said.append(_weighed(move, made=decision.get("account") == move["to"]))
-    if decision.get("hard_lost"):
+    if move := decision.move:
+        said.append(_weighed(move, made=decision.account == move.to))
+    if decision.hard_lost:
         said.append(_("Only one account knows the conversation, and it could not serve."))
-    eligible = decision.get("eligible") or 0
+    eligible = decision.eligible
     said.append(ngettext("{n} account could have served.", "{n} accounts could have served.", eligible))
-    refused = decision.get("refused") or {}
+    refused = decision.refused
     if refused:
         listed = "; ".join(f"{worded(Refusal, labels.REFUSALS, why)}: {count}" for why, count in refused.items())
         said.append(_("Left out: {listed}.", listed=listed))
-    strategy = decision.get("strategy")
+    strategy = decision.strategy
     if strategy:
         said.append(_("Strategy: {strategy}.", strategy=worded(Strategy, STRATEGIES, strategy)))
     return said
 
 
-def _weighed(move: dict[str, Any], *, made: bool) -> str:
+def _weighed(move: MoveRow, *, made: bool) -> str:
     """A change of account in words: what it costs against what it frees, in doublings of headroom."""
-    if move["price"] is None:
+    if move.price is None:
         return _("What the change of account costs in lost cache was not known beforehand.")
     cost = _(
         "{tokens} tokens' worth to read again, a price of {price}",
-        tokens=format.count(round(move["tokens"] or 0)),
-        price=f"{move['price']:.1f}",
+        tokens=format.count(round(move.tokens or 0)),
+        price=f"{move.price:.1f}",
     )
-    if move["gain"] is None:
+    if move.gain is None:
         return _("The change of account meant {cost} against the score.", cost=cost)
     if made:
-        return _("It moved for a score better by {gain}, at {cost}.", gain=f"{move['gain']:.1f}", cost=cost)
+        return _("It moved for a score better by {gain}, at {cost}.", gain=f"{move.gain:.1f}", cost=cost)
     return _(
         "It did not move to {to}, better by {gain}: {cost} against that.",
-        to=account_name(move["to"]),
-        gain=f"{move['gain']:.1f}",
+        to=account_name(move.to),
+        gain=f"{move.gain:.1f}",
         cost=cost,
     )
 
 
-def _considered(row: dict[str, Any], chosen: str | None, at: float, where: tzinfo) -> Considered:
-    refusal, score = row.get("refusal"), row.get("score")
-    is_chosen = row["account"] == chosen
+def _considered(row: CandidateRow, chosen: str | None, at: float, where: tzinfo) -> Considered:
+    refusal, score = row.refusal, row.score
+    is_chosen = row.account == chosen
     words = _("selected") if is_chosen else _("could have served")
     if refusal:
         words = worded(Refusal, labels.REFUSALS, refusal)
-        if row.get("until"):
-            words += _(", back at {until}", until=format.clock(row["until"], at, where))
-    terms = tuple((labels.TERMS.get(name, name), f"{value:+.2f}") for name, value in row.get("terms", {}).items())
-    return Considered(account_name(row["account"]), words, "" if score is None else f"{score:+.2f}", terms, is_chosen)
+        if row.until:
+            words += _(", back at {until}", until=format.clock(row.until, at, where))
+    terms = tuple((labels.TERMS.get(name, name), f"{value:+.2f}") for name, value in row.terms.items())
+    return Considered(account_name(row.account), words, "" if score is None else f"{score:+.2f}", terms, is_chosen)
 
 
 def counts(usage: Usage) -> list[tuple[str, int]]:

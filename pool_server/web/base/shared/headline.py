@@ -9,7 +9,8 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from pool_server.core.enums import AccountState, Provider
+from pool_server.accounts.describe import ProviderStatus
+from pool_server.core.enums import AccountState
 from pool_server.language import gettext as _
 from pool_server.ledger import Confidence
 from pool_server.texts import format, labels
@@ -33,7 +34,7 @@ async def sentence(ctx: WebContext) -> str:
     now = ctx.clock()
     rows = ctx.accounts.summary()
     providers = (await foretold(ctx, now))["providers"]
-    return joined([clause(row, providers.get(row["provider"]), now) for row in rows])
+    return joined([clause(row, providers.get(row.provider), now) for row in rows])
 
 
 async def foretold(ctx: WebContext, now: float) -> Mapping[str, Any]:
@@ -47,11 +48,11 @@ async def foretold(ctx: WebContext, now: float) -> Mapping[str, Any]:
     return found
 
 
-def clause(row: Mapping[str, Any], foretold: Mapping[str, Any] | None, now: float) -> Clause:
+def clause(row: ProviderStatus, foretold: Mapping[str, Any] | None, now: float) -> Clause:
     """One provider, from its row of `Accounts.summary()` and the ledger's forecast for it."""
-    name = labels.PROVIDERS[Provider(row["provider"])]
-    if not row["ready"]:
-        back = row.get("next_return")
+    name = labels.PROVIDERS[row.provider]
+    if not row.ready:
+        back = row.next_return
         if back is None:
             return Clause(name, _("needs the operator"), _("need the operator"))
         within = format.within(back, now)
@@ -67,8 +68,8 @@ def clause(row: Mapping[str, Any], foretold: Mapping[str, Any] | None, now: floa
         time = format.duration(ends - now)
         one = _("lasts for about {time} at this pace", time=time)
         return Clause(name, one, _("last for about {time} at this pace", time=time))
-    if row.get("room_percent") is not None:
-        left = format.percent(row["room_percent"])
+    if row.room_percent is not None:
+        left = format.percent(row.room_percent)
         one = _("has {left} headroom left", left=left)
         return Clause(name, one, _("have {left} headroom left", left=left))
     return Clause(name, _("is ready"), _("are ready"))

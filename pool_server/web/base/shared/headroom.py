@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
+from pool_server.accounts.describe import PooledWindow, ProviderStatus, QuotaWindowRow
 from pool_server.core.enums import AccountState, Provider
 from pool_server.language import gettext as _
 from pool_server.language import ngettext
@@ -48,13 +49,13 @@ def pace(seconds: float, resets_at: float | None, now: float) -> float | None:
     return max(0.0, min(100.0, 100 * (1 - (resets_at - now) / seconds)))
 
 
-def gauge(window: dict[str, Any], now: float) -> Gauge:
-    """A quota window as the accounts' room describes it."""
-    name = labels.window(window["window"], window.get("scope", ""))
-    resets_at = window.get("resets_at")
-    used = window.get("used_percent")
-    bare = extra_credits(used) if window["window"] == "credits" else ""
-    return Gauge(name, used, pace(window.get("seconds") or 0, resets_at, now), resets_at, bare, window["window"])
+def gauge(window: PooledWindow | QuotaWindowRow, now: float) -> Gauge:
+    """A quota window of an account, or of all of a provider's together."""
+    scope = window.scope if isinstance(window, QuotaWindowRow) else ""
+    bare = extra_credits(window.used_percent) if window.window == "credits" else ""
+    even = pace(window.seconds, window.resets_at, now)
+    name = labels.window(window.window, scope)
+    return Gauge(name, window.used_percent, even, window.resets_at, bare, window.window)
 
 
 def slim(gauges: Sequence[Gauge], most: int = 2) -> list[Gauge]:
@@ -77,34 +78,33 @@ def extra_credits(used: float | None) -> str:
 
 def provider_rows(ctx: WebContext) -> list[ProviderRow]:
     """Every provider that has an account, in the fixed order of the enum."""
-    by_name = {row["provider"]: row for row in ctx.accounts.summary()}
     now = ctx.clock()
-    return [provider_row(by_name[name], now) for name in Provider if by_name.get(name, {}).get("total")]
+    return [provider_row(row, now) for row in ctx.accounts.summary() if row.total]
 
 
-def provider_row(row: dict[str, Any], now: float) -> ProviderRow:
+def provider_row(row: ProviderStatus, now: float) -> ProviderRow:
     """One row of `Accounts.summary()` as a page shows it."""
-    provider = Provider(row["provider"])
-    ready, total = row["ready"], row["total"]
+    provider, ready, total = row.provider, row.ready, row.total
     return ProviderRow(
         provider,
         labels.PROVIDERS[provider],
         ready,
         total,
         "good" if ready == total else "warn" if ready else "bad",
-        state_words(row, now),
-        tuple(gauge(window, now) for window in row.get("windows", ())),
-        row.get("next_return"),
-        row.get("in_flight", 0),
+        state_words(row.accounts, ready, total, row.next_return, now),
+        tuple(gauge(window, now) for window in row.windows),
+        row.next_return,
+        row.in_flight,
     )
 
 
-def state_words(row: dict[str, Any], now: float) -> str:
+def state_words(
+    states: Mapping[AccountState, int], ready: int, total: int, next_return: float | None, now: float
+) -> str:
     """ "2 of 3 accounts ready, 1 needs sign-in", and when room comes back if there is none."""
-    ready, total = row["ready"], row["total"]
     others = [
-        f"{count} {labels.OF_SEVERAL[AccountState(state)]}"
-        for state, count in row["accounts"].items()
+        f"{count} {labels.OF_SEVERAL[state]}"
+        for state, count in states.items()
         if count and state != AccountState.READY
     ]
     if ready == total:
@@ -112,6 +112,6 @@ def state_words(row: dict[str, Any], now: float) -> str:
     else:
         head = ngettext("{ready} of {n} account ready", "{ready} of {n} accounts ready", total, ready=ready)
     words = ", ".join([head, *others])
-    if not ready and row.get("next_return"):
-        words += _("; back {next_return}", next_return=format.within(row["next_return"], now))
+    if not ready and next_return:
+        words += _("; back {next_return}", next_return=format.within(next_return, now))
     return words
