@@ -21,7 +21,7 @@ import msgspec
 
 from pool_server.accounts import Accounts, NameTakenError, NewAccount, SameAccountError
 from pool_server.app import run_file
-from pool_server.app.server import open_services
+from pool_server.app.server import CoreServices, open_services
 from pool_server.cli.common import one_line
 from pool_server.core.enums import Provider
 from pool_server.core.settings import Settings
@@ -31,6 +31,7 @@ from pool_server.ledger import Filters
 from pool_server.providers import CredentialRejectedError
 from pool_server.providers.keys.pasted import recognise
 from pool_server.storage import lock_folder
+from pool_server.users import Users
 
 TIMEOUT_S = 90.0
 UNKNOWN = "there is no such account; `pool-server account list` shows them"
@@ -46,6 +47,14 @@ class Pool(Protocol):
         ...
 
     def act(self, account: str, action: str) -> dict[str, Any]: ...
+
+    def change(self, account: str, options: dict[str, Any]) -> None:
+        """Sets options as `PATCH /admin/accounts/ID` does; None takes one away."""
+        ...
+
+    def remove(self, account: str) -> None: ...
+
+    def restore(self, account: str) -> None: ...
 
     def add(self, body: dict[str, Any]) -> dict[str, Any]:
         """Adds an account as `POST /admin/accounts` does: "provider", "name", "credential" (text) → its answer."""
@@ -126,9 +135,18 @@ class Running:
         return self._call("GET", "/status")
 
     def act(self, account: str, action: str) -> dict[str, Any]:
-        answer = self._call("POST", f"/admin/accounts/{quote(account, safe='')}/{action}")
+        answer = self._call("POST", f"{_path(account)}/{action}")
         result: dict[str, Any] = answer.get("result") or {}
         return result
+
+    def change(self, account: str, options: dict[str, Any]) -> None:
+        self._call("PATCH", _path(account), options)
+
+    def remove(self, account: str) -> None:
+        self._call("DELETE", _path(account))
+
+    def restore(self, account: str) -> None:
+        self._call("POST", f"{_path(account)}/restore")
 
     def add(self, body: dict[str, Any]) -> dict[str, Any]:
         return self._call("POST", "/admin/accounts", body)
@@ -158,7 +176,7 @@ class Running:
         self, method: str, path: str, body: dict[str, Any] | None = None, *, text: str | None = None
     ) -> dict[str, Any]:
         said = text if text is not None else json.dumps(body or {})
-        data = said.encode() if method == "POST" else None
+        data = said.encode() if method in ("POST", "PATCH") else None
         request = urllib.request.Request(self._url + path, method=method, data=data)
         request.add_header("Content-Type", "application/json" if text is None else "text/plain")
         request.add_header("Accept", "application/json")
@@ -173,6 +191,25 @@ class Running:
             raise click.ClickException(_reason(error)) from None
         except (OSError, ValueError) as error:
             raise click.ClickException(f"the server at {self._url} cannot be reached: {error}") from None
+
+
+def _with_ids(options: dict[str, Any], users: Users) -> dict[str, Any]:
+    """Options with people by id. ClickException for somebody, and for a group, that is not there."""
+    said = dict(options)
+    for name in [one for one in ("owner", "people") if said.get(one) is not None]:
+        asked = [said[name]] if name == "owner" else said[name]
+        ids = [users.people.id_of(one) for one in asked]
+        if "" in ids:
+            raise click.ClickException(f"there is no person {json.dumps(asked[ids.index('')])}; add them first")
+        said[name] = ids[0] if name == "owner" else ids
+    there = users.groups.all() if said.get("groups") else {}
+    if unknown := next((one for one in said.get("groups") or () if one not in there), ""):
+        raise click.ClickException(f"nobody is in a group {json.dumps(unknown)}; add somebody to it first")
+    return said
+
+
+def _path(account: str) -> str:
+    return f"/admin/accounts/{quote(account, safe='')}"
 
 
 def _reason(error: urllib.error.HTTPError) -> str:
@@ -212,6 +249,26 @@ class Resting:
         result: dict[str, Any] = self._with_pool(work)
         return result
 
+    def change(self, account: str, options: dict[str, Any]) -> None:
+        async def work(services: CoreServices) -> None:
+            await services.accounts.change(account, _with_ids(options, services.users))
+
+        self._with_services(work)
+
+    def remove(self, account: str) -> None:
+        self._with_pool(lambda pool: pool.remove(account))
+
+    def restore(self, account: str) -> None:
+        async def work(pool: Accounts) -> None:
+            try:
+                await pool.restore(account)
+            except KeyError:
+                raise click.ClickException(f"no removed account is called {account}") from None
+            except FileExistsError:
+                raise click.ClickException(f"another file has the name of {account} now") from None
+
+        self._with_pool(work)
+
     def add(self, body: dict[str, Any]) -> dict[str, Any]:
         return self._take(body, again=False)
 
@@ -248,12 +305,15 @@ class Resting:
                 services.close_stores()
 
     def _with_pool(self, work: Callable[[Accounts], Awaitable[Any]]) -> Any:
+        return self._with_services(lambda services: work(services.accounts))
+
+    def _with_services(self, work: Callable[[CoreServices], Awaitable[Any]]) -> Any:
         async def opened() -> Any:
             upstream = Upstream()
             services = open_services(self._settings, upstream.send)
             try:
                 services.accounts.load()
-                return await work(services.accounts)
+                return await work(services)
             except KeyError:
                 raise click.ClickException(UNKNOWN) from None
             finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,53 @@ def test_a_test_is_one_real_call(sh: Shell, folder: Path) -> None:
         assert told.code == 1 and "claude:a does not work: " in told.out and "→ sign in again" in told.out
         assert "{" not in told.out
         assert "no such account" in sh("account", "test", "claude:z").refused(1)
+
+
+SET: list[tuple[str, str, Any]] = [
+    ("label", "Ours", "Ours"), ("plan", "max", "max"), ("priority", "-7", -7), ("weight", "2.5", 2.5),
+    ("models", "claude-a, claude-b*", ["claude-a", "claude-b*"]), ("reserve", "0.25", 0.25),
+    ("proxy", "socks5://u:p@proxy.example:1080", "socks5://u:p@proxy.example:1080"), ("groups", "family", ["family"]),
+]  # fmt: skip
+WRONG = [
+    ("priority", "first", "whole number"), ("priority", "1e9", "whole number"), ("weight", "heavy", "number"),
+    ("weight", "nan", "number"), ("weight", "0", "0.01"), ("reserve", "2", "0 to 1"), ("proxy", "ftp://x", "socks5"),
+    ("owner", "Nobody", "no person"), ("people", "Ada,Nobody", "Nobody"), ("groups", "strangers", "strangers"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("served", [False, True])
+def test_each_option_is_set_changed_and_taken_away(sh: Shell, folder: Path, served: bool) -> None:
+    with FakeProviders([key_account("claude:a")]) as fakes, ExitStack() as stack:
+        settings = fake_settings(folder, fakes, **({"pool_users": PoolUsers(admin_password="pw")} if served else {}))
+        (folder / "config.toml").write_text(to_toml(settings))
+        sh("user", "add", "Ada")
+        sh("user", "set", "Ada", "--groups", "family")
+        ada = sh("user", "show", "Ada", "--json").json["id"]
+        if served:
+            stack.enter_context(PoolProcess(folder, settings))
+
+        def file() -> dict[str, Any]:
+            found: dict[str, Any] = json.loads((folder / "pool/claude_a.json").read_text())
+            return {name: value for name, value in found.items() if value is not None}
+
+        before = file()
+        for name, text, wanted in [*SET, ("owner", "Ada", ada), ("people", "Ada", [ada])]:
+            done = sh("account", "set", "claude:a", f"--{name}", text)
+            assert done.code == 0 and "u:p" not in done.out, done.err
+            assert file() == {**before, FIELDS.get(name, name): wanted}
+            assert sh("account", "set", "claude:a", f"--{name}", "").code == 0 and file() == before, name
+        for name, text, why in WRONG:
+            assert why in sh("account", "set", "claude:a", "--label", "x", f"--{name}", text).err, name
+        assert file() == before, "nothing is set of what is refused"
+        assert sh("account", "set", "claude:a").code == 2
+        assert "no" in sh("account", "set", "claude:z", "--label", "x").refused(1)
+        assert sh("account", "remove", "claude:a", "--yes").code == 0 and not (folder / "pool/claude_a.json").exists()
+        assert "no" in sh("account", "remove", "claude:a", "--yes").refused(1)
+        assert sh("account", "restore", "claude:a").code == 0 and file() == before
+        assert "no removed account" in sh("account", "restore", "claude:a").refused(1)
+
+
+FIELDS = {"plan": "plan_type", "proxy": "proxy_url"}
 
 
 @pytest.mark.parametrize("password", ["", "the-password"])

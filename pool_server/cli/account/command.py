@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from pool_server.accounts import create_file
-from pool_server.cli.account import login, reconcile, seal, transfer
+from pool_server.cli.account import change, login, reconcile, seal, transfer
 from pool_server.cli.common import config_option, emit, json_option, one_line, settings, table
 from pool_server.cli.pool import open_pool
 from pool_server.core.enums import Dialect, FaultKind, Provider
@@ -69,6 +69,8 @@ def test(account: str, config: str | None, as_json: bool) -> int:
     return 0 if result.get("ok") else 1
 
 
+for one in (change.set_, change.remove, change.restore):
+    command.add_command(one)
 command.add_command(reconcile.command)
 command.add_command(login.command)
 command.add_command(transfer.import_)
@@ -120,6 +122,7 @@ def add_key(provider: str, name: str | None, config: str | None, **said: Any) ->
         except FileExistsError:
             raise CredentialRejectedError(lazy_of(f"{path} is there already; choose another --name")) from None
     click.echo(f"{account} is in {path}")
+    click.echo(f"`pool-server account test {account}` asks whether it works", err=True)
 
 
 def _read_key() -> str:

@@ -272,6 +272,10 @@ class People:
         found = self.find(said)
         return found.id if found is not None and found.via in BY_ADMIN else ""
 
+    def id_of(self, said: str) -> str:
+        """The id of the living person that the operator means by an id or a name, "" for nobody."""
+        return self.owner_id(said) or str((self.named(said) or {}).get("id", ""))
+
     def named(self, name: str) -> dict[str, Any] | None:
         """The row of the living person of that name, None when there is nobody."""
         user = self.find(name)

@@ -81,12 +81,12 @@ class AccountChanges(PageHandler, abstract=True):
 
     def user(self, said: str) -> str:
         """The id of the person that an id or a name stands for. ProblemError 422 for nobody."""
-        found = self.ctx.users.people.owner_id(said) or (self.ctx.users.people.named(said) or {}).get("id", "")
+        found = self.ctx.users.people.id_of(said)
         if not found:
             raise ProblemError(
                 422, "unknown_person", _("there is no person {said}; add them first", said=repr(said[:60]))
             )
-        return str(found)
+        return found
 
     def people(self, said: list[str] | str) -> list[str] | None:
         """The ids of those who may use an account; None = everybody."""
