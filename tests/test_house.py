@@ -248,6 +248,23 @@ def test_a_public_class_name_means_one_thing() -> None:
     assert not {name: files for name, files in homes.items() if len(files) > 1}
 
 
+def given_twice(body: list[ast.stmt]) -> list[str]:
+    """The constants that a module gives a second value: whoever reads the first one is not told."""
+    given: Counter[str] = Counter()
+    for statement in body:
+        if isinstance(statement, ast.Assign | ast.AnnAssign):
+            targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+            given.update(name.id for name in targets if isinstance(name, ast.Name) and name.id.isupper())
+    return [name for name, times in given.items() if times > 1]
+
+
+def test_a_constant_is_given_once() -> None:
+    sources = [path for path in tracked() if path.suffix == ".py"]
+    twice = {str(path): given_twice(ast.parse(path.read_text(encoding="utf-8")).body) for path in sources}
+    assert {path: names for path, names in twice.items() if names} == {}
+    assert given_twice(ast.parse("FEW = 64\nMOST: int = 2\nFEW = 5\n").body) == ["FEW"]
+
+
 # Words the glossary has another one for: in no name of the package, or of one part of it.
 NOT_SAID = {
     "": "card cards cube cubes keeper lane lanes outlook phrases promises roster shelf steady upcall vault",

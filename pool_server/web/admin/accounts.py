@@ -43,7 +43,7 @@ DONE = {
     "remove": marked("Removed: {names}. Their files are kept for 30 days."),
     "restore": marked("Brought back: {names}."),
 }
-FEW = 5  # names that a sentence lists
+NAMED = 5  # names that a sentence lists
 
 
 class Priority(msgspec.Struct, forbid_unknown_fields=True):
@@ -192,8 +192,8 @@ class PickedAccount(NamedTuple):
 
 def named(ids: Sequence[str]) -> str:
     """A few names, and how many more there are."""
-    few = ", ".join(labels.account_name(one) for one in ids[:FEW])
-    return _("{few} and {n} more", few=few, n=len(ids) - FEW) if len(ids) > FEW else few
+    few = ", ".join(labels.account_name(one) for one in ids[:NAMED])
+    return _("{few} and {n} more", few=few, n=len(ids) - NAMED) if len(ids) > NAMED else few
 
 
 async def act(accounts: Accounts, account: str, action: Action) -> str:
