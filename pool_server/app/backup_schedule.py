@@ -123,7 +123,7 @@ class BackupSchedule:
         now = self._clock()
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         generation = self._new_generation()
-        if not generation and not due(list_backups(folder), now, self._settings.every_h):
+        if not generation and not due(newest_first(list_backups(folder), now), now, self._settings.every_h):
             self._mirror(folder, now)
             return None
         ending = ENCRYPTED if self._settings.encrypt else ""
@@ -132,7 +132,9 @@ class BackupSchedule:
         if self._settings.prove:
             self._prove(dest, now)
         self._holds = generation or self._holds
-        over = expired(list_backups(folder), now, keep=self._settings.keep, keep_days=self._settings.keep_days)
+        over = expired(
+            newest_first(list_backups(folder), now), now, keep=self._settings.keep, keep_days=self._settings.keep_days
+        )
         tried = _tried(folder)
         for old in over:
             if old.name != tried:
@@ -150,7 +152,7 @@ class BackupSchedule:
     def _mirror(self, folder: Path, now: float) -> None:
         """Send the newest copy to the mirror where it is not there yet, compare what arrived, and let old ones go there
         as here. Raises StoreError; the next look tries again."""
-        newest = next(iter(list_backups(folder)), None)
+        newest = next(iter(newest_first(list_backups(folder), now)), None)
         if newest is None or newest.name == self._mirrored:
             return
         if not self._settings.mirror:
@@ -161,9 +163,9 @@ class BackupSchedule:
             there = {one.name: one.size for one in place.list("") if _NAME.fullmatch(one.name)}
             if there.get(newest.name) != newest.stat().st_size:
                 place.put(newest.name, newest)
-                _compare(place, newest)
-                log.info("%s is at the mirror", newest.name)
-            kept = sorted((Path(name) for name in {*there, newest.name}), reverse=True)
+            _compare(place, newest)  # also what was there: nobody may have come to compare it
+            log.info("%s is at the mirror", newest.name)
+            kept = newest_first((Path(name) for name in {*there, newest.name}), now)
             over = expired(kept, now, keep=self._settings.keep, keep_days=self._settings.keep_days)
             for old in over:
                 place.delete(old.name)
@@ -240,6 +242,18 @@ def made_before(names: Iterable[str], at: float) -> list[str]:
 def list_backups(folder: Path) -> list[Path]:
     """The scheduled copies in a folder, newest first by the time in their names; other files are left alone."""
     return sorted((path for path in folder.iterdir() if _NAME.fullmatch(path.name)), reverse=True)
+
+
+def newest_first(copies: Iterable[Path], now: float) -> list[Path]:
+    """Scheduled copies in the order in which they go: those that a wrong clock made in the future count as the oldest,
+    else they would stand in the place of every copy that is made until then."""
+    today = time.strftime(_STAMP, time.gmtime(now))
+
+    def order(copy: Path) -> tuple[bool, str]:
+        found = _NAME.fullmatch(copy.name)
+        return found is not None and found.group(1) <= today, copy.name
+
+    return sorted(copies, key=order, reverse=True)
 
 
 def _made_at(copy: Path) -> float:

@@ -19,9 +19,9 @@ NOTE = ".server.json"
 
 
 class Note:
-    """One server's own note: pid and name of its process, address, version, how its last upgrade went, how often the
-    note was written, the names of the keys that seal its credential files. Only the holder of the folder's lock may
-    write it."""
+    """One server's own note: pid and name of its process, the folder it uses (inode), address, version, how its last
+    upgrade went, how often the note was written, the names of the keys that seal its credential files. Only the holder
+    of the folder's lock may write it."""
 
     def __init__(self, folder: Path, url: str) -> None:
         self._path = folder / NOTE
@@ -36,6 +36,7 @@ class Note:
         told = {
             "pid": os.getpid(),
             "process": self._process,
+            "folder": _inode(draft.parent),
             "url": self._url,
             "version": __version__,
             "upgrade": upgrade,
@@ -73,12 +74,23 @@ def find(folder: Path) -> str | None:
     """The base URL of the server that runs on this data folder; None when none does.
 
     A note whose process is gone (killed) is not believed, also where another one has its number by now; a program of
-    before wrote the number alone. Every-interface addresses are turned into loopback.
+    before wrote the number alone. Nor is one that came with a copy of the folder: its server uses another one. Only
+    inodes are compared, since a volume's device has another number in each container. Every-interface addresses are
+    turned into loopback.
     """
     note = read(folder)
+    if note.get("folder") not in (None, _inode(folder)):
+        return None
     process, pid, url = note.get("process"), note.get("pid"), note.get("url")
     if not isinstance(url, str) or not isinstance(pid, int):
         return None
     if not (processes.same(process) if isinstance(process, str) else processes.runs(pid)):
         return None
     return url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
+
+
+def _inode(folder: Path) -> int | None:
+    try:
+        return folder.stat().st_ino
+    except OSError:
+        return None

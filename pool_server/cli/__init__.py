@@ -86,6 +86,8 @@ def main(args: list[str] | None = None) -> None:
         _fail(error.format_message(), error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         _fail("stopped", 1)
+    except UnicodeEncodeError as error:  # bytes of the command line that are no text
+        _fail(f"{error.object!r} is not UTF-8 text", 2)
     except BrokenPipeError:  # the reader of our output has left
         sys.stderr.close()
         sys.exit(1)
@@ -93,5 +95,7 @@ def main(args: list[str] | None = None) -> None:
 
 
 def _fail(message: str, code: int) -> None:
-    print(f"pool-server: {' '.join(message.split())}", file=sys.stderr)
+    from pool_server.cli.common import one_printable_line
+
+    print(f"pool-server: {one_printable_line(message)}", file=sys.stderr)
     sys.exit(code)

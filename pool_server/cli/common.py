@@ -21,6 +21,7 @@ from pool_server.storage import StoreError
 from pool_server.users import RefusedError
 
 PATIENCE_S = 2.0
+_LONGEST_LINE = 2_000  # characters
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -124,6 +125,13 @@ def waiting(words: str) -> Iterator[Callable[[str], None]]:
         shown.stop()
 
 
+def one_printable_line(text: str) -> str:
+    """A text for a terminal, whoever wrote it: no control character of it reaches the terminal, nor a book's length."""
+    line = " ".join(text.split())
+    shown = "".join(char if char.isprintable() else repr(char)[1:-1] for char in line)
+    return shown if len(shown) <= _LONGEST_LINE else f"{shown[: _LONGEST_LINE - 1]}…"
+
+
 def emit(data: Any) -> None:
     """Data for programs."""
     click.echo(json.dumps(data, indent=2, ensure_ascii=False))
@@ -134,7 +142,7 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[Any]], empty: str) ->
     if not rows:
         click.echo(empty)
         return
-    cells = [[str(cell) for cell in row] for row in (headings, *rows)]
+    cells = [[one_printable_line(str(cell)) for cell in row] for row in (headings, *rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(headings))]
     for row in cells:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

@@ -27,7 +27,7 @@ from pool_server.app.composition.ports import check_shared
 from pool_server.app.listening import StartError, listen
 from pool_server.app.server import open_durable, open_people
 from pool_server.app.tls.pair import is_for, load_pair, pair_files
-from pool_server.cli.common import config_option, emit, json_option
+from pool_server.cli.common import config_option, emit, json_option, one_printable_line
 from pool_server.cli.pool import running
 from pool_server.cli.service.manage import installed
 from pool_server.core.disk import is_read_only
@@ -80,7 +80,7 @@ def command(config: str | None, as_json: bool) -> int:
         emit({"ok": not wrong, "checks": [dataclasses.asdict(finding) for finding in findings]})
         return int(wrong)
     for finding in findings:
-        click.echo(f"{finding.state:<8}{finding.check}: {finding.message}")
+        click.echo(f"{finding.state:<8}{finding.check}: {one_printable_line(finding.message)}")
         if finding.fix:
             click.echo(f"{'':<8}→ {finding.fix}")
     return int(wrong)

@@ -66,6 +66,15 @@ def unwritable(folder: Path) -> str:
     return os.strerror(errno.ENOSPC) if volume.f_blocks and not volume.f_bavail else ""
 
 
+def read_at_most(path: Path, most: int) -> bytes:
+    """What a file holds. Raises OSError, EFBIG where it holds more: a device may have no end."""
+    with path.open("rb") as file:
+        found = file.read(most + 1)
+    if len(found) > most:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(path))
+    return found
+
+
 def create_private(path: Path, data: bytes) -> None:
     """Make a file that only its owner may read; durable on return. A crash may leave it cut off.
 

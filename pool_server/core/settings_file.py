@@ -31,6 +31,7 @@ from msgspec.inspect import (
     VarTupleType,
 )
 
+from pool_server.core.disk import read_at_most
 from pool_server.core.enums import Provider
 from pool_server.core.loopback import is_loopback
 from pool_server.core.settings import HIDDEN, SECRET, ConfigError, ModelPrice, Section, Settings, parse_listen
@@ -79,6 +80,7 @@ VARIABLES = {
 _ONLY_ENVIRONMENT = {key: name for name, key in VARIABLES.items() if key.startswith("gemini_client_")}
 # In codex-pool's own example file; accepted where it says what happens here anyway.
 _ALWAYS = {"disable_refresh": False}
+_MOST_BYTES = 1 << 20  # of a file
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -157,7 +159,8 @@ def choices(key: str) -> tuple[str, ...]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return tomli.loads(path.read_text(encoding="utf-8-sig"))
+        text = read_at_most(path, _MOST_BYTES).decode("utf-8-sig")
+        return tomli.loads(text.replace("\r\n", "\n").replace("\r", "\n"))
     except FileNotFoundError:
         raise ConfigError(f"{path}: there is no such file") from None
     except OSError as error:

@@ -7,7 +7,10 @@ import re
 import runpy
 import shutil
 import subprocess
+import sys
+import sysconfig
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,6 +28,55 @@ def test_the_image_copies_what_is_there_and_runs_as_nobody_in_particular() -> No
     assert "HEALTHCHECK" in CONTAINER and "/healthz" in CONTAINER
     named = set(re.findall(r"\b((?:POOL|PROXY)_[A-Z_]+)=", CONTAINER))
     assert named and named <= VARIABLES.keys()
+
+
+def test_what_the_image_leaves_out_is_there_and_imported_by_nothing() -> None:
+    places = re.findall(r"/site-packages/(\S+)", CONTAINER)
+    installed = Path(sysconfig.get_path("platlib"))
+    assert places and all(list(installed.glob(name)) for name in places), places
+    modules = [name.removesuffix(".*.so").replace("/", ".") for name in places]
+    refused = "class Refused:\n    def find_spec(self, name, *_):\n        assert name not in LEFT, name\n"
+    script = f"import sys\nLEFT = {modules}\n{refused}sys.meta_path.insert(0, Refused())\n"
+    script += "import pool_server.app.server, pool_server.storage.backup, zstandard, tornado.testing\n"
+    script += "assert zstandard.decompress(zstandard.compress(b'x')) == b'x'\n"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def manifests() -> list[dict[str, Any]]:
+    yaml = pytest.importorskip("yaml")
+    text = (ROOT / "deploy/kubernetes/pool-server.yaml").read_text(encoding="utf-8")
+    return list(yaml.safe_load_all(text))
+
+
+@pytest.mark.parametrize("version", ["1.25", "1.31", "1.37"])
+def test_kubernetes_takes_the_manifests(version: str) -> None:
+    schemas = pytest.importorskip("kubernetes_validate")
+    found = manifests()
+    assert {one["kind"] for one in found} == {"PersistentVolumeClaim", "StatefulSet", "Service"}
+    for one in found:
+        schemas.validate(one, version, strict=True)
+    container = next(one for one in found if one["kind"] == "StatefulSet")["spec"]["template"]["spec"]["containers"][0]
+    container["readinesProbe"] = container.pop("readinessProbe")
+    with pytest.raises(schemas.ValidationError, match="readinesProbe"):
+        schemas.validate(next(one for one in found if one["kind"] == "StatefulSet"), version, strict=True)
+
+
+def test_the_manifests_name_each_other_and_what_the_image_has() -> None:
+    claim, stateful, service = manifests()
+    pod = stateful["spec"]["template"]
+    container = pod["spec"]["containers"][0]
+    assert claim["metadata"]["name"] in {
+        one["persistentVolumeClaim"]["claimName"] for one in pod["spec"]["volumes"] if "persistentVolumeClaim" in one
+    }
+    assert {one["name"] for one in container["volumeMounts"]} == {one["name"] for one in pod["spec"]["volumes"]}
+    assert service["spec"]["selector"] == pod["metadata"]["labels"] == stateful["spec"]["selector"]["matchLabels"]
+    assert stateful["spec"]["serviceName"] == service["metadata"]["name"]
+    ports = {one["name"]: one["containerPort"] for one in container["ports"]}
+    assert f"EXPOSE {ports['http']}\n" in CONTAINER and service["spec"]["ports"][0]["targetPort"] in ports
+    assert f"USER {pod['spec']['securityContext']['runAsUser']}:" in CONTAINER
+    mounted = {one["mountPath"] for one in container["volumeMounts"]}
+    assert set(re.findall(r"POOL_(?:DATA_)?DIR=(\S+)", CONTAINER)) <= mounted
 
 
 def test_compose_mounts_what_is_there_and_names_settings_that_are() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -38,6 +39,19 @@ def test_a_note_is_found_and_taken_away_by_who_wrote_it(tmp_path: Path) -> None:
     assert run_file.find(tmp_path) == URL
     other.remove()
     assert run_file.find(tmp_path) is None
+
+
+def test_the_note_in_a_copy_of_the_folder_is_another_servers(tmp_path: Path) -> None:
+    """Else a command for the copy would act on the pool that serves."""
+    place = tmp_path / "data"
+    place.mkdir()
+    run_file.Note(place, URL).write()
+    shutil.copytree(place, tmp_path / "copy")
+    assert run_file.find(tmp_path / "copy") is None
+    place.rename(tmp_path / "moved")
+    assert run_file.find(tmp_path / "moved") == URL
+    note(tmp_path, process=processes.name())  # of a version that did not name its folder
+    assert run_file.find(tmp_path) == URL
 
 
 def test_a_number_that_another_process_has_by_now_is_not_believed(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import click
 
 from pool_server.cli.common import config_option, emit, json_option, settings, table, waiting
 from pool_server.cli.simulate.replay import replay
+from pool_server.core.disk import read_at_most
 from pool_server.core.enums import Strategy
 from pool_server.simulation.demand import generate
 from pool_server.simulation.replay.what_if import FORMS
@@ -18,6 +19,7 @@ from pool_server.simulation.strategies import strategies
 from pool_server.simulation.week import simulate
 from pool_server.simulation.weeks_table import coarser, markdown
 
+_MOST_BYTES = 1 << 20  # of a scenario
 HEADINGS = (
     "SCENARIO", "STRATEGY", "REQUESTS", "REFUSED", "WITH ROOM", "SERVED", "MOVED", "CACHED", "ROOM USED", "ROOM LOST",
     "REQUESTS/S",
@@ -48,6 +50,8 @@ def command(
     progress_lines: bool, config: str | None,
 ) -> None:  # fmt: skip
     known = strategies()
+    if config is not None:
+        settings(config)  # a mistake is told, also where they are not needed
     if listed:
         _list(as_json)
         return
@@ -92,7 +96,7 @@ def _specs(name: str) -> list[WeekSpec]:
     if not name.endswith(".toml"):
         raise click.BadParameter(f"{name!r} is none of {', '.join(shipped())}", param_hint="--scenario")
     try:
-        return [parse(Path(name).read_text(encoding="utf-8"), name)]
+        return [parse(read_at_most(Path(name), _MOST_BYTES).decode(), name)]
     except UnicodeDecodeError:
         raise click.ClickException(f"{name}: not UTF-8") from None
     except (OSError, ScenarioError) as error:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from pool_server.cli.common import config_option, emit, given, json_option, table
+from pool_server.cli.common import config_option, emit, given, json_option, one_printable_line, table
 from pool_server.cli.user import common
 from pool_server.cli.user.code import code
 from pool_server.cli.user.common import SHELL
@@ -109,7 +109,7 @@ def limit(user: str, limits: tuple[str, ...], config: str | None) -> None:
 @config_option
 def delete(user: str, yes: bool, config: str | None) -> None:
     if not yes:
-        click.confirm(f"Delete {user} and end all their keys?", abort=True)
+        click.confirm(f"Delete {one_printable_line(user)} and end all their keys?", abort=True)
 
     async def gone(users: Users) -> None:
         await users.people.delete_user(common.found(users, user), actor=SHELL)
