@@ -37,6 +37,7 @@ class Feature(StrEnum):
     DOCUMENT_URL = "document by address"
     TITLE = "name of a document"
     SAID_MEDIA = "picture, sound or document in the assistant's turn"
+    SYSTEM_MEDIA = "picture, sound or document in the system text"
     AUDIO = "audio in"
     VIDEO = "video in"
     VENDOR_FILE = "a file id of another vendor"
@@ -152,6 +153,7 @@ RULES: dict[Feature, dict[UpstreamKind, Rule]] = {
     ),
     Feature.TITLE: _row(_E, _E, _E, _E, _LEFT),
     Feature.SAID_MEDIA: _row(*[_about("in the next user turn")] * 4, _E),
+    Feature.SYSTEM_MEDIA: _all(_about("in the next user turn")),
     Feature.AUDIO: _row(
         _no("this model takes no audio"), _no("Responses takes no audio"), _E, _no("Claude takes no audio"), _E
     ),

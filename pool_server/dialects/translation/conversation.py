@@ -19,8 +19,10 @@ from pool_server.dialects.translation.neutral import (
     Text,
     ToolCall,
 )
+from pool_server.dialects.translation.tools import plain_id
 
 _SHOWN = "From the answer before:"
+_GIVEN = "From the system text:"
 _MISSING = "No result was recorded: the call was interrupted."
 
 
@@ -43,7 +45,7 @@ class _Arranger:
         self._result: dict[int, Result] = {}  # by call
         self._call: dict[int, int] = {}  # by result
         self._passed: set[int] = set()  # calls whose results were passed
-        self._shown: list[Part] = []  # media of the assistant's that go into the user's next turn
+        self._shown: list[Part] = []  # media that go into the user's next turn
 
     def run(self, messages: list[Message]) -> list[Message]:
         self._match(messages)
@@ -97,19 +99,18 @@ class _Arranger:
         return results
 
     def _spoken(self, message: Message) -> list[Part]:
-        """A turn's parts. Only Gemini takes media in an assistant's turn: to others the user shows them."""
+        """A turn's parts. Media stand in the user's turns; only Gemini takes them in an assistant's, too."""
         if message.role is Role.USER:
             shown, self._shown = self._shown, []
             return [*shown, *message.parts] if shown else message.parts
-        if message.role is not Role.ASSISTANT:
-            return message.parts
-        parts = self._readable(message.parts)
+        said = message.role is Role.ASSISTANT
+        parts = self._readable(message.parts) if said else message.parts
         media: list[Part] = [part for part in parts if isinstance(part, Media)]
-        if media and self._family is not Family.GEMINI:
-            self._shown += [Text(_SHOWN), *media]
-            self._notes.about(Feature.SAID_MEDIA, "in the next user turn")
-            parts = [part for part in parts if not isinstance(part, Media)]
-        return parts
+        if not media or (said and self._family is Family.GEMINI):
+            return parts
+        self._shown += [Text(_SHOWN if said else _GIVEN), *media]
+        self._notes.about(Feature.SAID_MEDIA if said else Feature.SYSTEM_MEDIA, "in the next user turn")
+        return [part for part in parts if not isinstance(part, Media)]
 
     def _readable(self, parts: list[Part]) -> list[Part]:
         kept = [part for part in parts if not isinstance(part, Reasoning) or part.family is self._family]
@@ -148,12 +149,18 @@ class _Arranger:
 
 
 def _name(call: ToolCall, seen: dict[str, int]) -> None:
-    """A call without an id gets one that stays the same as the conversation grows; a repeated id gets a number."""
+    """Give a call an id every vendor takes and no call before it has: a call without one, an id that is repeated and
+    one that shortens to another's get a number. It stays the same as the conversation grows."""
     own = call.id
-    base = own or "call_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in call.name)[:40]
+    base = (
+        plain_id(own) if own else "call_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in call.name)[:40]
+    )
     count = seen[base] = seen.get(base, 0) + 1
-    while count > 1 or not own:
-        name = f"{base}_{count}"
+    if count == 1 and own:
+        call.id = base
+        return
+    while True:
+        name = plain_id(f"{base}_{count}")
         if name not in seen:
             seen[name] = 1
             call.id = name

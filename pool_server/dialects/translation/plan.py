@@ -153,7 +153,7 @@ def read_request(client: Dialect, body: bytes | dict[str, Any], context: Transla
     """A client's request in neutral form. Raises TranslationError."""
     found = fields.decode(body) if isinstance(body, bytes) else body
     if not isinstance(found, dict):
-        raise TranslationError("body", "the request body is not a JSON object")
+        raise TranslationError("body", "the request body is not a JSON object, or is nested too deeply")
     if client is Dialect.CHAT:
         return chat_request.read_request(found)
     if client is Dialect.RESPONSES:

@@ -148,6 +148,19 @@ def replay(client: Dialect, heard: Heard) -> dict[str, Any]:
     return body
 
 
+@pytest.mark.parametrize(("client", "kind"), PAIRS)
+def test_several_thoughts_are_told_the_same_in_a_stream_and_in_one_piece(client: Dialect, kind: UpstreamKind) -> None:
+    seal = SEALS[kind]
+    blocks: Blocks = [("think", "The tide.", seal), ("text", "High."), ("think", "The moon.", seal), ("text", " Full.")]
+    wholes = "whole>stream", "whole>whole"  # Chat's answers in one piece have their thoughts in one
+    shapes = wholes if kind is UpstreamKind.CHAT else ("stream>stream", "stream>whole", *wholes)
+    heard = [run(client, kind, blocks, shape) for shape in shapes]
+    thoughts = {one.texts("think") for one in heard}
+    assert len(thoughts) == 1 and {one.texts() for one in heard} == {"High. Full."}
+    if client is Dialect.CHAT and kind is not UpstreamKind.CHAT:
+        assert thoughts == {"The tide.\n\nThe moon."}
+
+
 def test_a_chat_client_that_asked_for_no_usage_gets_none() -> None:
     told = translate(Dialect.CHAT, UpstreamKind.MESSAGES, request(Dialect.CHAT, [("user", "?")], stream=True)).response
     raw = b"".join(map(told.feed, events(UpstreamKind.MESSAGES, TEXT))) + told.finish()

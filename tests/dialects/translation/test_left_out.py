@@ -13,7 +13,7 @@ import pytest
 from pool_server.core.enums import Dialect
 from pool_server.dialects.translation import TranslationError, UpstreamKind
 from tests.dialects.translation.grammar import hear_whole
-from tests.dialects.translation.kit import PAIRS, answer, translate
+from tests.dialects.translation.kit import PAIRS, answer, request, translate
 
 LEFT_OUT = "unknown field within another"
 PNG, PDF = "iVBORw0KGgo=", "JVBERi0xLjQ="
@@ -302,6 +302,34 @@ def test_what_nobody_keeps_is_named() -> None:
     body = {**EVERYTHING[Dialect.RESPONSES], "store": True, "include": ["file_search_call.results"]}
     found = translate(Dialect.RESPONSES, UpstreamKind.MESSAGES, body)
     assert "store" in found.dropped and "include file_search_call.results" in found.approximated[LEFT_OUT]
+
+
+def shown_in_system(client: Dialect) -> dict[str, Any]:
+    """A request whose system text has a picture in it."""
+    url = f"data:image/png;base64,{PNG}"
+    body = request(client, [("user", "What is it?")])
+    if client is Dialect.CHAT:
+        parts = [{"type": "text", "text": "Be brief."}, {"type": "image_url", "image_url": {"url": url}}]
+        body["messages"].insert(0, {"role": "system", "content": parts})
+    elif client is Dialect.RESPONSES:
+        parts = [{"type": "input_text", "text": "Be brief."}, {"type": "input_image", "image_url": url}]
+        body["input"].insert(0, {"type": "message", "role": "developer", "content": parts})
+    elif client is Dialect.MESSAGES:
+        source = {"type": "base64", "media_type": "image/png", "data": PNG}
+        body["system"] = [{"type": "text", "text": "Be brief."}, {"type": "image", "source": source}]
+    else:
+        inner = body["request"] if client is Dialect.CODE_ASSIST else body
+        blob = {"inlineData": {"mimeType": "image/png", "data": PNG}}
+        inner["systemInstruction"] = {"parts": [{"text": "Be brief."}, blob]}
+    return body
+
+
+@pytest.mark.parametrize(("client", "kind"), PAIRS)
+def test_a_picture_in_the_system_text_is_shown_by_the_user(client: Dialect, kind: UpstreamKind) -> None:
+    found = translate(client, kind, shown_in_system(client))
+    text = found.body.decode()
+    assert -1 < text.find("Be brief.") < text.find(PNG) < text.find("What is it?") and text.count(PNG) == 1
+    assert found.approximated["picture, sound or document in the system text"] == "in the next user turn"
 
 
 NEEDED = frozenset({"model", "messages", "input", "contents", "max_tokens", "request", "project", "stream"})

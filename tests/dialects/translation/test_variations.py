@@ -253,6 +253,32 @@ def test_a_made_up_answer_comes_down_whole_however_it_is_cut(client: Dialect, ki
         assert len(set(idents)) == len(idents) and all(idents)
 
 
+ODD_IDS = ("ü/1", "a b", "y" * 80, "call:0")
+
+
+@pytest.mark.parametrize("odd", ODD_IDS)
+@pytest.mark.parametrize(("client", "kind"), PAIRS)
+def test_ids_that_shorten_to_another_s_stay_apart(client: Dialect, kind: UpstreamKind, odd: str) -> None:
+    """Whatever id a call of another turn, or the same one, has: each result stays with its call."""
+
+    def sent(idents: tuple[str, ...]) -> list[tuple[str, ...]]:
+        turns: list[tuple[str, ...]] = [("user", "?")]
+        for number, ident in enumerate(idents):
+            turns += [("call", ident, "moon", json.dumps({"n": number})), ("result", ident, "moon", f"r{number}")]
+        return said(kind, up(client, kind, request(client, [*turns, ("user", "go")], tools=("moon",))))
+
+    shortened = next((turn[1] for turn in sent((odd,)) if turn[0] == "call"), "") or f"{odd}_2"
+    for idents in ((odd, shortened, odd), (shortened, odd, shortened), (odd, f"{shortened}_2", odd)):
+        found = sent(idents)
+        calls, results = ([turn for turn in found if turn[0] == one] for one in ("call", "result"))
+        assert [json.loads(call[3])["n"] for call in calls] == [0, 1, 2]
+        assert [result[2] for result in results] == ["r0", "r1", "r2"]
+        assert [call[1] for call in calls] == [result[1] for result in results]
+        if calls[0][1]:  # Gemini matches by name and order
+            assert len({call[1] for call in calls}) == 3 and all(len(call[1]) <= 64 for call in calls)
+        assert found[: len(sent(idents[:2])) - 1] == sent(idents[:2])[:-1], "what went up before stays as it was"
+
+
 def pictures(client: Dialect, order: list[str]) -> dict[str, Any]:
     """A user's turn of words and pictures in this order ("i" for a picture)."""
     text = {Dialect.CHAT: "text", Dialect.RESPONSES: "input_text", Dialect.MESSAGES: "text"}.get(client)

@@ -30,6 +30,8 @@ class ChatStreamWriter:
         self._calls = -1
         self._custom = False
         self._piece = b""
+        self._thought = False  # something of a reasoning was told
+        self._apart = ""  # what sets the next reasoning apart from the one before, as in an answer in one piece
 
     def begin(self, ident: str, model: str) -> None:
         head = {"id": chat_id(ident), "object": "chat.completion.chunk", "created": self._created, "model": model}
@@ -64,9 +66,11 @@ class ChatStreamWriter:
 
     def open_reasoning(self) -> None:
         self._name(b"reasoning_content")
+        self._apart = "\n\n" if self._thought else ""
 
     def reasoning(self, piece: str) -> None:
-        self._write(piece)
+        self._write(self._apart + piece)
+        self._thought, self._apart = True, ""
 
     def close_reasoning(self, seal: str, redacted: bool) -> None:
         pass  # Chat has no word for a seal
