@@ -1,18 +1,21 @@
-"""What the alert rules are told of accounts and people."""
+"""What the alert rules are told of accounts and people, and the door of names that stand in files."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from pool_server.alerts import Budget
 from pool_server.app.alert_facts import AlertFactsSource
 from pool_server.app.server import CoreServices, open_services
-from pool_server.core.enums import AccountState, FaultKind, Operation
+from pool_server.core.enums import AccountState, Denial, FaultKind, Operation
 from pool_server.core.models import OF_ACCOUNT, Fault, HttpAnswer, HttpRequest, Principal, Usage, UsageRecord
 from pool_server.core.settings import Settings
-from pool_server.users import AuditActor, Reservation
+from pool_server.users import AuditActor, RefusedError, Reservation
 from tests.fakes import account, write_pool
 
 
@@ -20,9 +23,9 @@ async def nobody(request: HttpRequest) -> HttpAnswer:
     raise AssertionError(request.url)
 
 
-def with_rooms(folder: Path, work: Callable[[CoreServices], object]) -> None:
+def with_rooms(folder: Path, work: Callable[[CoreServices], object], **more: Any) -> None:
     async def run() -> None:
-        rooms = open_services(Settings(data_dir=str(folder / "data"), pool_dir=str(folder / "pool")), nobody)
+        rooms = open_services(Settings(data_dir=str(folder / "data"), pool_dir=str(folder / "pool"), **more), nobody)
         try:
             rooms.accounts.load()
             await work(rooms)  # type: ignore[misc]
@@ -77,3 +80,19 @@ def test_people_near_a_limit_are_told_also_when_they_rest(tmp_path: Path) -> Non
         assert (await gather()).budgets == ()
 
     with_rooms(tmp_path, work)
+
+
+def test_a_name_in_an_accounts_file_is_nobodys_at_the_door(tmp_path: Path) -> None:
+    write_pool(tmp_path / "pool", [account("claude:a", owner="Berta")])
+
+    async def work(rooms: CoreServices) -> None:
+        for name, taken in (("Berta", True), ("berta", True), ("Anna", False)):
+            enters = rooms.users.sign_in.friend_login(peer="192.0.2.1", code="swim", name=name, passphrase="a long one")
+            if not taken:
+                assert (await enters).user
+                continue
+            with pytest.raises(RefusedError) as refused:
+                await enters
+            assert refused.value.denied.denial is Denial.NAME_TAKEN
+
+    with_rooms(tmp_path, work, friend_code="swim")

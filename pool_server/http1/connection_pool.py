@@ -27,6 +27,8 @@ _PROXY_HEAD_CAP = 64 << 10
 _ASKED_OF_PROXY = 4  # addresses of one host
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 _HANDED_OUT = ipaddress.IPv6Network("2000::/3")
+# What the interpreter's own list has as global: for documentation (RFC 9637), for protocols, given up (RFC 7526).
+_NOT_GLOBAL = [*map(ipaddress.ip_network, ("3fff::/20", "192.0.0.0/24", "192.88.99.0/24"))]
 
 
 P = TypeVar("P", bound=asyncio.BaseProtocol)
@@ -274,6 +276,8 @@ def is_public(address: str) -> bool:
     try:
         parsed = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
+        return False
+    if any(parsed in network for network in _NOT_GLOBAL):
         return False
     if isinstance(parsed, ipaddress.IPv6Address):
         inner = parsed.ipv4_mapped or parsed.sixtofour

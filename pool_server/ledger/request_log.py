@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
@@ -118,4 +119,8 @@ def _csv_piece(lines: list[dict[str, Any]]) -> bytes:
 
 def tame(value: Any) -> Any:
     """Text that a spreadsheet would run as a formula is quoted."""
-    return "'" + value if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
+    return "'" + value if isinstance(value, str) and _FORMULA.match(value) is not None else value
+
+
+# Spreadsheets of Japanese and Chinese systems read the wide signs too, and some pass over blanks before any of them.
+_FORMULA = re.compile(r"[\t\r\n]|\s*[=+\-@\uff1d\uff0b\uff0d\uff20]")

@@ -13,9 +13,10 @@ from pool_server.accounts.health.state import AccountHealth
 from pool_server.accounts.ports import StateChange
 from pool_server.accounts.replication import Replication
 from pool_server.accounts.selection.account import Account
+from pool_server.core import processes
 from pool_server.storage import Store, change_feed
 from pool_server.storage.write_behind import WriteBehind
-from tests.accounts.kit import Clock, entry
+from tests.accounts.kit import Clock, entry, of_a_dead_process
 
 
 def trouble(n: float) -> Callable[[AccountHealth], bool]:
@@ -124,3 +125,13 @@ def test_servers_beside_each_other_share_what_they_learn_and_part_again(tmp_path
     assert new.shared.many, "one of the two is still there"
     new.shared.share(False)
     assert not new.shared.many and WriteBehind(store, Clock()).scan(replication.FLIGHT) == []
+
+
+@pytest.mark.parametrize(("named", "counted"), [(of_a_dead_process, 0), (processes.name, 3)])
+def test_a_dead_workers_requests_weigh_nothing(tmp_path: Path, named: Callable[[], str], counted: int) -> None:
+    store, one, other = two_workers(tmp_path)
+    other.shared._worker = named().encode()
+    one.shared._worker = b"another"
+    other.shared.publish({"claude:a": 3})
+    assert one.shared.elsewhere() == ({"claude:a": counted} if counted else {})
+    store.close()

@@ -218,6 +218,13 @@ def test_a_usage_without_a_known_name_is_unknown(dialect: Dialect, usage: Any) -
     assert reading.usage == Usage() and reading.complete
 
 
+@pytest.mark.parametrize("dialect", [CHAT, RESPONSES])
+@pytest.mark.parametrize("details", ["output_tokens_details", "input_tokens_details"])
+def test_parts_of_a_count_alone_are_no_usage(dialect: Dialect, details: str) -> None:
+    reading = read_json(dialect, json.dumps(answer(dialect, {details: {"audio_tokens": 5}})).encode())
+    assert reading.usage == Usage()
+
+
 def test_figures_written_as_strings_are_figures() -> None:
     body = json.dumps(answer(CHAT, {"prompt_tokens": "30", "completion_tokens": 12.0})).encode()
     assert read_json(CHAT, body).usage == Usage(input=30, output=12, known=True)

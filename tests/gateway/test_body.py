@@ -10,6 +10,7 @@ import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -252,8 +253,20 @@ def test_memory_is_given_back_after_a_burst(tmp_path: Path, monkeypatch: pytest.
     run(test)
 
 
-def test_giving_memory_back_works_where_the_library_can() -> None:
-    assert service.give_memory_back() in (True, False)
+@pytest.mark.parametrize(("given", "told"), [(1, True), (0, False), (None, False)])
+def test_giving_memory_back_works_where_the_library_can(
+    monkeypatch: pytest.MonkeyPatch, given: int | None, told: bool
+) -> None:
+    asked: list[int] = []
+
+    def trim(pad: int) -> int | None:
+        asked.append(pad)
+        return given
+
+    library = SimpleNamespace() if given is None else SimpleNamespace(malloc_trim=trim)
+    monkeypatch.setattr("ctypes.CDLL", lambda _: library)
+    assert service.give_memory_back() is told
+    assert asked == ([] if given is None else [0])
 
 
 def test_a_body_that_will_not_stay_in_memory_is_in_its_file_from_the_first_byte(tmp_path: Path) -> None:

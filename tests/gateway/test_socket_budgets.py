@@ -269,6 +269,22 @@ def test_text_that_is_not_utf8_closes_with_1007(tmp_path: Path, text: bytes) -> 
     run(test)
 
 
+def test_a_frame_without_a_mask_closes_with_1002_and_goes_nowhere(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with Stack(tmp_path, [account("codex:one")], friend_code="swim") as stack:
+            for before in (b"", struct.pack("!BB", 0x89, 0x80) + bytes(4)):
+                wire = await connect(stack, await keyed(stack, f"a{len(before)}"))
+                text = json.dumps(create()).encode()
+                wire.writer.write(before + struct.pack("!BBH", 0x81, 126, len(text)) + text)
+                while (frame := await wire.frame())[0] == 10:
+                    pass
+                assert (frame[0], struct.unpack("!H", frame[1][:2])) == (8, (1002,))
+                await wire.close()
+            assert all(not call.frames for call in stack.fakes.made(surface=Surface.SOCKET))
+
+    run(test)
+
+
 def test_a_budget_gives_nobody_more_than_their_part() -> None:
     budget = ByteBudget(100, 60)
     ada, also, berta = BudgetShare(budget, "ada"), BudgetShare(budget, "ada"), BudgetShare(budget, "berta")

@@ -50,15 +50,18 @@ def test_the_upstreams_close_reaches_the_client(tmp_path: Path, code: int, reaso
     run(test)
 
 
-def test_the_clients_close_reaches_the_upstream(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("code", "told"), [(4002, 4002), (1000, 1000), (3000, 3000), (999, 1001), (1004, 1001), (1006, 1001), (5000, 1001)]
+)
+def test_the_clients_close_reaches_the_upstream(tmp_path: Path, code: int, told: int) -> None:
     async def test() -> None:
         async with Stack(tmp_path, [account("codex:one")]) as stack:
             async with socket(stack) as client:
                 final_id(await client.turn(create()))
                 (up,) = stack.fakes.sockets
-                await client.connection.close(code=4002, message=b"enough")
+                await client.connection.close(code=code, message=b"enough")
             await until(lambda: up.closed)
-            assert up.close_code == 4002
+            assert up.close_code == told
             await until(lambda: not stack.gateway.sockets)
 
     run(test)

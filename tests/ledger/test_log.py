@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from pool_server.core.models import UsageRecord
 from pool_server.ledger import EXPORT_COLUMNS, Ledger, LogFilters, request_log
 from pool_server.ledger.ports import matches
+from pool_server.ledger.request_log import tame
 from tests.ledger.ledger_kit import NOW, exchange, ledger_in, record_all
 
 USERS, ACCOUNTS, MODELS = ["ada", "bob"], ["claude:work", "codex:x"], ["gpt-5", "claude-sonnet-4-5"]
@@ -106,6 +107,14 @@ def test_csv_has_a_header_and_is_safe_to_open(tmp_path: Path, each_store: str) -
     row = dict(zip(header, line, strict=True))
     assert tuple(header) == EXPORT_COLUMNS
     assert (row["user"], row["message"], row["cost_usd"]) == ("'=HYPERLINK(1)", rec.message, "")
+
+
+@pytest.mark.parametrize("sign", list("=+-@＝＋－＠"))
+@pytest.mark.parametrize("before", ["", " ", "\t", "\n", "\r", "\u3000", "\xa0"])
+def test_no_text_begins_a_formula_in_any_spreadsheet(sign: str, before: str) -> None:
+    assert tame(f"{before}{sign}1") == f"'{before}{sign}1"
+    assert tame(f"a{before}{sign}1") == f"a{before}{sign}1"
+    assert [tame(number) for number in (-1, -0.5, None)] == [-1, -0.5, None]
 
 
 def test_an_empty_range_exports_nothing(book: Ledger) -> None:

@@ -58,6 +58,12 @@ def err(message: str = "m", **fields: Any) -> dict[str, Any]:
     return {"error": {"message": message, **fields}}
 
 
+THIRD_PARTY = (
+    "Third-party apps now draw from your extra usage, not your plan limits. Ask your workspace admin to add more and "
+    "keep going."
+)
+
+
 def claude(kind: str, message: str = "m") -> dict[str, Any]:
     return {"type": "error", "error": {"type": kind, "message": message}, "request_id": "req_1"}
 
@@ -219,6 +225,7 @@ def test_a_request_cannot_stop_an_account_by_being_quoted() -> None:
             K.PLAN,
             S.NONE,
         ),
+        (CLAUDE, 400, claude("invalid_request_error", THIRD_PARTY), K.PLAN, S.NONE),
         (QWEN, 401, err("invalid access token or token expired"), K.AUTH, S.ACCOUNT),
         (QWEN, 403, err("Token expired"), K.AUTH, S.ACCOUNT),
         (QWEN, 429, err(code="limit_burst_rate"), K.RATE, S.MODEL),

@@ -19,7 +19,7 @@ import pytest
 
 from pool_server.core.enums import Denial
 from pool_server.core.models import Usage
-from pool_server.core.settings import FairShare, LedgerSettings, Limits, PoolUsers
+from pool_server.core.settings import FairShare, LedgerSettings, Limits, PoolUsers, Settings
 from pool_server.storage import StoreError
 from pool_server.users import Denied, Principal, RefusedError, Reservation
 
@@ -422,5 +422,19 @@ def test_a_greedy_user_waits_only_while_room_is_short(open_site: Callable[..., S
         await site.users.people.patch_user(greedy.user, {"weight": 50}, actor=SHELL)
         site.clock.now += 2
         assert isinstance(site.users.admission.reserve(greedy, **short), Reservation)
+
+    site.run(main)
+
+
+def test_a_crowd_of_one_person_has_a_bound_without_any_setting(open_site: Callable[..., Site]) -> None:
+    site = open_site(limits=Settings().limits)
+
+    async def main() -> None:
+        anna, _ = await site.friend("Anna")
+        ben, _ = await site.friend("Ben")
+        answers = [site.users.admission.reserve(anna, **ASK) for _ in range(65)]
+        assert [isinstance(one, Reservation) for one in answers] == [True] * 64 + [False]
+        assert denial(answers[-1]) == (Denial.CONCURRENT, 429)
+        assert isinstance(site.users.admission.reserve(ben, **ASK), Reservation)
 
     site.run(main)

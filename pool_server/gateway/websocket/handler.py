@@ -22,7 +22,7 @@ from pool_server.gateway.services import new_request_id
 from pool_server.gateway.websocket.dialling import Dialler
 from pool_server.gateway.websocket.frames import BadFrameError, FrameKind, judge
 from pool_server.gateway.websocket.links import Link, LinkClosedError
-from pool_server.gateway.websocket.relay import GOING_AWAY, POLICY, SILENT_CODES, RelaySocket
+from pool_server.gateway.websocket.relay import GOING_AWAY, POLICY, RelaySocket, sendable
 from pool_server.gateway.websocket.transport import RESTARTING, TurnTransport
 from pool_server.http1 import ClientDisconnectedError
 from pool_server.providers import Credential, Shield
@@ -162,10 +162,10 @@ class CodexSocket(RelaySocket):
                 task.cancel()
         self._idle = None  # the task and the socket would keep each other
         code = self.close_code or 0
-        if code in SILENT_CODES:
-            self.drop_link(GOING_AWAY)
-        else:
+        if sendable(code):
             self.drop_link(code, self.close_reason or "")
+        else:
+            self.drop_link(GOING_AWAY)
 
     def stop(self, outcome: Outcome, error: ClientError) -> None:
         """Ends the socket now: 1008 for a revoked key, 1012 for a restart."""

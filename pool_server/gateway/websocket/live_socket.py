@@ -24,7 +24,7 @@ from pool_server.gateway.services import new_request_id
 from pool_server.gateway.websocket.dialling import dial_live, welcomed
 from pool_server.gateway.websocket.links import LinkClosedError, SocketLink
 from pool_server.gateway.websocket.live import LiveTurns
-from pool_server.gateway.websocket.relay import GOING_AWAY, POLICY, SILENT_CODES, RelaySocket
+from pool_server.gateway.websocket.relay import GOING_AWAY, POLICY, RelaySocket, sendable
 from pool_server.gateway.websocket.transport import RESTARTING, TurnTransport
 from pool_server.http1 import ClientDisconnectedError
 from pool_server.providers import Credential, Shield
@@ -287,7 +287,7 @@ class RealtimeSocket(RelaySocket):
         if self._listening is not None:
             self._listening.cancel()
         code = self.close_code or 0
-        self.drop_link(GOING_AWAY if code in SILENT_CODES else code, self.close_reason or "")
+        self.drop_link(code if sendable(code) else GOING_AWAY, self.close_reason or "")
         self._gateway.in_background(self._ended())
 
     async def _ended(self) -> None:

@@ -21,7 +21,8 @@ _SHORT, _LONG, _HUGE = struct.Struct("!BB"), struct.Struct("!BBH"), struct.Struc
 _PIECE = 64 << 10  # bytes
 _RATIO = 200  # a message is at most so many times as long as what came over the wire …
 _SMALL = 4 << 20  # … or so many bytes long
-_INVALID, _TOO_BIG, _BUSY = 1007, 1009, 1013
+_MASKED = 0x80
+_PROTOCOL, _INVALID, _TOO_BIG, _BUSY = 1002, 1007, 1009, 1013
 _DEFLATE = "permessage-deflate"
 _WINDOW = re.compile(r"[89]|1[0-5]")  # bits (RFC 7692 §7.1.2)
 
@@ -39,8 +40,25 @@ class RelayProtocol(WebSocketProtocol13):
     _discarding: asyncio.Task[None] | None = None
     arriving: BudgetShare
     on_busy: Callable[[], None]  # tells that there is no room
+    _at_head = False  # the next bytes read are a frame's first two
+
+    async def _receive_frame(self) -> None:
+        """Tornado's, but for a frame that is not masked: a client's always is, so that nobody in between takes what is
+        in it for a request (RFC 6455 §5.1)."""
+        self._at_head = True
+        await super()._receive_frame()
+
+    async def _read_head(self, n: int) -> bytes:
+        self._at_head = False
+        head = await super()._read_bytes(n)
+        if not head[1] & _MASKED:
+            self.close(_PROTOCOL, "the frames of a client are masked")
+            raise StreamClosedError
+        return head
 
     async def _read_bytes(self, n: int) -> bytes:
+        if self._at_head:
+            return await self._read_head(n)
         before = len(self._fragmented_message_buffer or b"")
         if before + n <= _PIECE:
             return await super()._read_bytes(n)

@@ -33,7 +33,6 @@ from pool_server.users import Principal
 
 GOING_AWAY = 1001
 POLICY = 1008
-SILENT_CODES = frozenset({0, 1005, 1006, 1015})  # close codes that must not be sent
 _UNSENT = ("upgrade", "connection", "sec-websocket-accept", "sec-websocket-extensions", "sec-websocket-protocol")
 
 _PING_S = 30.0
@@ -219,10 +218,16 @@ class RelaySocket(WebSocketHandler):
         """The upstream hung up: the client gets the same code, so that it reconnects."""
         self.drop_link()
         reason = self._shield.text(closed.reason) if self._shield is not None else closed.reason
-        self.close(RESTARTING if closed.code in SILENT_CODES else closed.code, reason)
+        self.close(closed.code if sendable(closed.code) else RESTARTING, reason)
 
     def close(self, code: int | None = None, reason: str | None = None) -> None:
         super().close(code, reason_bytes(reason).decode() if reason else reason)
+
+
+def sendable(code: int) -> bool:
+    """Whether a close frame may hold this code (RFC 6455 §7.4): the others are nobody's, or speak of a frame that was
+    never sent."""
+    return 3000 <= code <= 4999 or (1000 <= code <= 1014 and code not in (1004, 1005, 1006))
 
 
 async def _read_by_client(sent: Awaitable[None]) -> None:

@@ -314,7 +314,7 @@ function sheet(details) {
   button.addEventListener("click", () => {
     const table = details.querySelector("[data-drawing]");
     const drawing = JSON.parse(table.dataset.drawing);
-    const cell = (text) => `"${(/^[=+\-@\t\r]/.test(text) ? `'${text}` : text).replaceAll('"', '""')}"`;
+    const cell = (text) => `"${(/^(?:[\t\r\n]|\s*[=+\-@＝＋－＠])/.test(text) ? `'${text}` : text).replaceAll('"', '""')}"`;
     const lines = [
       [cell(table.tHead.rows[0].cells[0].textContent), ...drawing.lines.map((line) => cell(line.name))],
       ...drawing.labels.map((label, i) => [cell(label), ...drawing.lines.map((line) => line.values[i] ?? "")]),
