@@ -10,9 +10,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from pool_server.core.enums import Provider
+from pool_server.core.enums import Outcome, Provider
 from tests.fakes import account, key_account
-from tests.gateway.stack import ADMIN, Stack
+from tests.gateway.stack import ADMIN, Stack, chat, messages, responses
 
 CALLS: dict[str, dict[str, Any]] = {
     "/v1/messages": {"model": "m-1", "max_tokens": 9, "messages": [{"role": "user", "content": "q"}]},
@@ -157,5 +157,30 @@ def test_a_limit_to_providers_holds_for_every_vendor(tmp_path: Path, allowed: li
             got, raw = await stack.post("/v1/chat/completions", body, token=str(user["key"]))
             assert got == status or (status == 503 and got == 404), raw
         server.close()
+
+    asyncio.run(asyncio.wait_for(run(), 60))
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/chat/completions", chat(model="nobodys-model")),
+        ("/v1/responses", responses(model="nobodys-model")),
+        ("/v1/messages", messages(model="nobodys-model")),
+        ("/v1beta/models/nobodys-model:generateContent", {"contents": [{"role": "user", "parts": [{"text": "x"}]}]}),
+    ],
+)
+def test_a_model_that_nobody_serves_is_told_by_its_name_and_once(
+    tmp_path: Path, path: str, body: dict[str, Any]
+) -> None:
+    async def run() -> None:
+        listed = [key_account(f"{name}:a", models=["house-*"]) for name in ("openai", "claude", "gemini")]
+        async with Stack(tmp_path, listed) as stack:
+            for agent in ("codex_cli_rs/0.44.0", "anything"):
+                status, raw = await stack.post(path, body, User_Agent=agent)
+                assert status == 404, raw
+                assert "No account here serves 'nobodys-model'; /v1/models lists what does." in raw.decode()
+            assert stack.fakes.calls == []
+            assert {record.outcome for record in stack.records()} == {Outcome.NO_ACCOUNT}
 
     asyncio.run(asyncio.wait_for(run(), 60))
