@@ -29,6 +29,7 @@ _OTHER_WORK = re.compile(
     r"embed|whisper|(?:^|[-_/])tts|transcri|speech|realtime|audio|(?:^|-)live(?:-|$)|moderation|dall-e|image|imagen|sora|"
     r"veo|video|lyria|rerank|babbage|davinci|(?:^|[-/])aqa"
 )
+_BESIDE_TEXT = re.compile(r"audio|(?<!gpt-)image(?!n)")  # what models to talk to have in their names, too
 
 
 class ModelsShape(StrEnum):
@@ -145,9 +146,11 @@ def _codex(model: ModelInfo) -> dict[str, Any]:
     }
 
 
-def converses(model: str) -> bool:
-    """Whether a model is one to talk to, as far as its name tells: not one of speech, pictures, vectors …"""
-    return _OTHER_WORK.search(model.lower()) is None
+def converses(model: str, *, media: bool = False) -> bool:
+    """Whether a model is one to talk to, as far as its name tells: not one of speech, pictures, vectors … `media`: one
+    that answers in sound or pictures, too, counts."""
+    name = model.lower()
+    return _OTHER_WORK.search(_BESIDE_TEXT.sub("", name) if media else name) is None
 
 
 def _gemini(model: ModelInfo) -> dict[str, Any]:

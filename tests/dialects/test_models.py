@@ -117,6 +117,16 @@ def test_models_of_other_work(model: str) -> None:
     assert not converses(model)
 
 
+@pytest.mark.parametrize("model", ["gpt-audio-2", "gpt-4o-audio-preview", "vendor/gemini-2.5-flash-image", "gpt-5.5"])
+def test_models_that_answer_in_sound_or_pictures_too(model: str) -> None:
+    assert converses(model, media=True)
+
+
+@pytest.mark.parametrize("model", ["gpt-image-1", "imagen-4", "gpt-4o-mini-tts", "text-embedding-3-small", "whisper-1"])
+def test_models_that_answer_in_sound_or_pictures_alone(model: str) -> None:
+    assert not converses(model, media=True)
+
+
 def test_etags_follow_the_answer() -> None:
     one, two = (models_answer(ModelsShape.OPENAI, models) for models in ([SOL], [OPUS]))
     assert etag(one) == etag(bytes(one)) != etag(two)

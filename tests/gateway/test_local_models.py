@@ -150,6 +150,23 @@ def test_each_model_tells_its_family_and_whether_it_is_translated(shape: str, un
     assert (one["family"], one["translated"]) == ("claude", shape != "anthropic")
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+def test_only_models_to_talk_to_are_listed_as_translated(shape: str) -> None:
+    """Nobody reaches a model of vectors or speech through another vendor's dialect."""
+    own = {"openai": "text-embedding-9", "anthropic": "claude-embed-9", "gemini": "gemini-embedding-9"}
+    services = FakeServices()
+    services.add("codex:k", kind=CredentialKind.API_KEY, models=("gpt-9", own["openai"], "whisper-9", "gpt-audio-9"))
+    services.add("claude:a", kind=CredentialKind.API_KEY, models=("claude-9", own["anthropic"]))
+    services.add("gemini:a", kind=CredentialKind.API_KEY, models=("gemini-9", own["gemini"], "gemini-9-tts"))
+    path, headers, listed, ident = SHAPES[shape]
+    rows = ask("GET", path, services=services, **headers)[1][listed]
+    names = {row[ident].removeprefix("models/") for row in rows}
+    native = {"openai": {"whisper-9", "gpt-audio-9"}, "anthropic": set(), "gemini": {"gemini-9-tts", "gpt-audio-9"}}
+    assert names == {"gpt-9", "claude-9", "gemini-9", own[shape]} | native[shape]
+    for other in set(own.values()) - {own[shape]}:
+        assert ask("GET", f"{path}/{other}", services=services, **headers)[0] == 404
+
+
 def test_what_an_endpoint_lists_is_listed_to_clients_of_any_dialect() -> None:
     """An endpoint of somebody's own may have any vendor's model: its own list is the only word on it."""
     services = FakeServices()

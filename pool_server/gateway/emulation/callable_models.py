@@ -8,7 +8,7 @@ import msgspec
 
 from pool_server.accounts import serves_natively, upstream_kind
 from pool_server.core.enums import Dialect, Operation
-from pool_server.dialects import ModelInfo, ModelsShape
+from pool_server.dialects import ModelInfo, ModelsShape, converses
 from pool_server.providers import Credential, family_of, provider_module
 
 _ASKED_WITH = {
@@ -18,7 +18,7 @@ _ASKED_WITH = {
     Dialect.GEMINI: Operation.GENERATE,
     Dialect.CODE_ASSIST: Operation.GENERATE,
 }
-
+_SHOWN_MEDIA = (Dialect.GEMINI, Dialect.CODE_ASSIST)  # whose clients can be told sound and pictures by translation
 
 # The fields by which an entry names its model, with what stands before the name there.
 _NAMES: dict[ModelsShape, dict[str, str]] = {
@@ -39,13 +39,16 @@ class Asker(msgspec.Struct, frozen=True):
 
 
 def callable_models(cred: Credential, models: Iterable[ModelInfo], asker: Asker) -> list[ModelInfo]:
-    """The account's models that this client can call, each with its family and whether it is translated."""
+    """The account's models that this client can call, each with its family and whether it is translated. Conversations
+    alone are translated: a model of speech, vectors … is its own dialect's."""
+    media = any(dialect in _SHOWN_MEDIA for dialect in asker.dialects)
     found = []
     for model in models:
-        way = _translated(cred, cred.own_name(model.id), asker)
-        if way is not None or not asker.strict:
+        own = cred.own_name(model.id)
+        translated = _translated(cred, own, asker)
+        if (translated is not None and (not translated or converses(own, media=media))) or not asker.strict:
             family = family_of(model.id) or cred.provider
-            found.append(msgspec.structs.replace(model, family=family.value, translated=bool(way)))
+            found.append(msgspec.structs.replace(model, family=family.value, translated=bool(translated)))
     return found
 
 
