@@ -280,3 +280,37 @@ def test_a_forced_vendor_keeps_its_own_calls() -> None:
     assert told("GET", "/gemini/v1/files", {}).dialect is Dialect.GEMINI
     assert told("GET", "/openai/v1/files", {"X-Goog-Api-Key": "k"}).forced is Provider.OPENAI
     assert told("POST", "/v1/images/edits", {}).operation is Operation.IMAGES
+
+
+K = ObjectKind
+MINTED: dict[ApiFamily, dict[str, ObjectKind]] = {
+    ApiFamily.ANTHROPIC: {"/messages/batches": K.BATCH, "/files": K.FILE},
+    ApiFamily.GOOGLE: {
+        "/models/{model}:batchGenerateContent": K.BATCH,
+        "/models/{model}:asyncBatchEmbedContent": K.BATCH,
+        "/models/{model}:predictLongRunning": K.OPERATION,
+        "/cachedContents": K.CACHE,
+        "/files": K.FILE,
+    },
+    ApiFamily.OPENAI: {
+        "/conversations": K.CONVERSATION,
+        "/files": K.FILE,
+        "/uploads": K.UPLOAD,
+        "/uploads/{upload}/complete": K.FILE,
+        "/batches": K.BATCH,
+        "/vector_stores": K.VECTOR_STORE,
+        "/containers": K.CONTAINER,
+        "/videos": K.VIDEO,
+        "/videos/{video}/remix": K.VIDEO,
+        "/videos/edits": K.VIDEO,
+        "/videos/extensions": K.VIDEO,
+        "/videos/characters": K.CHARACTER,
+        "/realtime/calls": K.CALL,
+    },
+}
+
+
+@pytest.mark.parametrize("family", list(ApiFamily))
+def test_whose_an_object_is_is_written_for_every_call_that_mints_one(family: ApiFamily) -> None:
+    """By the vendors' documentation, not by the table: a row that forgets it would make what nobody can fetch."""
+    assert {row.path: row.makes for one, _, row in ROWS if one is family and row.makes is not None} == MINTED[family]
