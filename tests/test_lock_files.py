@@ -16,6 +16,7 @@ PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(enco
 _RUNTIME = PROJECT["project"]["dependencies"]
 WANTED = {
     "requirements.lock": _RUNTIME,
+    "requirements-cluster.lock": [*_RUNTIME, *PROJECT["project"]["optional-dependencies"]["cluster"]],
     "requirements-dev.lock": [*_RUNTIME, *PROJECT["project"]["optional-dependencies"]["dev"]],
     "requirements-build.lock": [*PROJECT["build-system"]["requires"], "editables"],
 }
@@ -55,7 +56,7 @@ def test_it_is_what_the_project_asks_for(file: str) -> None:
 
 
 def test_nothing_is_locked_that_nobody_asks_for() -> None:
-    for file in ("requirements.lock", "requirements-dev.lock"):
+    for file in ("requirements.lock", "requirements-cluster.lock", "requirements-dev.lock"):
         direct = {name for name, pins in locked(file).items() if any("(pyproject.toml)" in below for _, below in pins)}
         assert direct == {canonicalize_name(Requirement(text).name) for text in WANTED[file]}, "scripts/lock"
 

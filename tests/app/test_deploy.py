@@ -19,6 +19,9 @@ from pool_server.core.settings_file import VARIABLES, load
 ROOT = Path(__file__).resolve().parent.parent.parent
 CONTAINER = (ROOT / "Containerfile").read_text(encoding="utf-8")
 COMPOSE = (ROOT / "compose.yaml").read_text(encoding="utf-8")
+CLUSTER = (ROOT / "compose.cluster.yaml").read_text(encoding="utf-8")
+STORE_SECRETS = {"POOL_STORE_KEY", "POOL_STORE_PASSWORD"}  # of the environment alone
+BALANCER = (ROOT / "deploy/haproxy/haproxy.cfg").read_text(encoding="utf-8")
 
 
 def test_the_image_copies_what_is_there_and_runs_as_nobody_in_particular() -> None:
@@ -87,6 +90,35 @@ def test_compose_mounts_what_is_there_and_names_settings_that_are() -> None:
     network = re.search(r"subnet: (\S+?) ", COMPOSE)
     assert network
     assert load(ROOT / "deploy/container.toml", {}).settings.trusted_proxies == [network[1]]
+
+
+def test_compose_of_several_nodes_mounts_what_is_there_and_names_settings_that_are() -> None:
+    mounted = re.findall(r"\./([\w./-]+):/", CLUSTER)
+    assert mounted and all((ROOT / name).exists() for name in mounted), mounted
+    assert (ROOT / "deploy/postgres/roles.sh").stat().st_mode & 0o111, "the database's image sources what it cannot run"
+    named = set(re.findall(r"\b((?:POOL|PUBLIC|FRIEND)_[A-Z_]+):", CLUSTER))
+    assert named - {"POOL_HOST", "POOL_UPSTREAM", "POOL_OWNER_PASSWORD"} - STORE_SECRETS <= VARIABLES.keys()
+    assert named >= STORE_SECRETS
+    locked = re.search(r"LOCK: (\S+)", CLUSTER)
+    assert locked and f" {locked[1]} " in CONTAINER
+    network = re.search(r"subnet: (\S+?) ", CLUSTER)
+    assert network and load(ROOT / "deploy/container.toml", {}).settings.trusted_proxies == [network[1]]
+
+
+def test_the_balancer_asks_the_nodes_that_compose_starts() -> None:
+    nodes = re.findall(r"^  (node-\w+):$", CLUSTER, re.MULTILINE)
+    asked = re.findall(r"^  server \w+ ([\w-]+):8989", BALANCER, re.MULTILINE)
+    assert len(nodes) == 3 and asked == nodes * 2  # those that reach the database, and all
+
+
+@pytest.mark.slow
+def test_haproxy_takes_its_recipe() -> None:
+    haproxy = shutil.which("haproxy", path="/usr/sbin:/usr/bin")
+    if haproxy is None:
+        pytest.skip("HAProxy is not installed")
+    path = ROOT / "deploy/haproxy/haproxy.cfg"
+    done = subprocess.run([haproxy, "-c", "-f", str(path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_release_tells_its_section_of_the_changelog() -> None:
