@@ -15,6 +15,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
+import msgspec
+
 from pool_server.cluster.fair_shares import FairShares
 from pool_server.cluster.node import ClusterNode
 from pool_server.cluster.node_reservations import NodeReservations, limits_sent, marks_sent, owner_of, rows_of
@@ -197,18 +199,18 @@ class DatabaseAdmission(AdmissionPort):
                 for owner in {cap.owner for cap in caps[1:]} - self._begun:
                     await connection.value("select pool.use_begin_1($1, $2, $3, null)", *owner_of(owner), self._marks())
                     self._begun.add(owner)
+                asked = self._clock()
                 found = await calls.admit(
                     connection, self._node.id, (made.user, owner_of(made.key)[1]), known,
                     (made.base, amount), limits[0], limits[1] if len(limits) > 1 else None, self._marks(),
                 )  # fmt: skip
+                self._ahead = min(max(self._ahead, found.at - self._clock()), found.at - asked)
                 if found.word == "ok":
                     return self._took(made, found)
-            if found.word == "clock":
-                self._ahead = found.at - self._clock()
-            elif found.word == "dead":
+            if found.word == "dead":
                 self._doubt()
-            else:
-                return _refused(found, caps)
+            elif found.word != "clock":
+                return self._here(_refused(found, caps))
         raise StoreError("the database takes this node for dead, or its clock for wrong, again and again")
 
     def _took(self, made: Reservation, found: AdmissionVerdict) -> Reservation:
@@ -259,7 +261,13 @@ class DatabaseAdmission(AdmissionPort):
 
     def stopped(self, user: str, limits: Limits, key: CountedKey | None = None) -> Denied | None:
         """By what is known here of the counters; nobody is turned away by what is not."""
-        return self._standings.stopped(user, limits, key, self._now())
+        return self._here(self._standings.stopped(user, limits, key, self._now()))
+
+    def _here(self, denied: Denied | None) -> Denied | None:
+        """With the time at which a limit frees by this machine's clock, which may be wrong, not by the database's."""
+        if denied is None or denied.retry_at is None:
+            return denied
+        return msgspec.structs.replace(denied, retry_at=denied.retry_at - self._ahead)
 
     def read(self, owner: str) -> tuple[Use, Bounds]:
         now = self._now()

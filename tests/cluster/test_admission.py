@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC
@@ -11,14 +12,18 @@ from typing import Any
 
 import pytest
 
+from pool_server.cluster.database_admission import AwayTerms, DatabaseAdmission
+from pool_server.cluster.fair_shares import FairShares
+from pool_server.cluster.node import ClusterNode
 from pool_server.cluster.people.database_people import DatabasePeople
-from pool_server.core.settings import COUNTED_LIMITS
+from pool_server.core.settings import COUNTED_LIMITS, FairShare, Limits, Settings
 from pool_server.storage.errors import StoreRefusedError
 from pool_server.storage.postgres import admission_calls as admission
 from pool_server.storage.postgres.admission_calls import AdmissionVerdict, Ended, HeldTotals, HoldGrowth
 from pool_server.storage.postgres.connection import Connection, DatabasePool
-from pool_server.users.limits.periods import bounds
-from pool_server.users.models import Key, User
+from pool_server.users.limits.periods import Calendar, bounds
+from pool_server.users.limits.recent_use import Shares
+from pool_server.users.models import Denied, Key, User
 from pool_server.users.ports import Arrival, Person, Trail
 from tests.cluster.conftest import Database
 
@@ -282,3 +287,28 @@ def test_a_limit_of_any_size_is_taken() -> None:
     assert huge is not None and max(one for one in huge if one is not None) < 2**63
     assert huge[NAMES.index("cost_day")] == 1  # a part of a nano-dollar is spent by the first
     assert admission.nano(0.02) == 20_000_000
+
+
+@pytest.mark.parametrize("wrong_s", [300.0, 0.0, -300.0])
+def test_a_machine_of_another_time_tells_how_long_a_limit_really_lasts(database: Database, wrong_s: float) -> None:
+    def clock() -> float:
+        return time.time() + wrong_s
+
+    async def walk() -> None:
+        node = ClusterNode(database.place(), "m0")
+        await node.start()
+        nothing: Any = None  # no share is looked at
+        fair = FairShares(Shares(nothing, FairShare(), lambda _: 1.0), clock)
+        terms = AwayTerms.of(Settings())
+        port = DatabaseAdmission(node, Calendar(UTC), clock, known=lambda: 10**9, fair=fair, terms=terms)
+        await port.start()
+        try:
+            for _ in range(2):
+                got = await port.reserve_soon("u", "claude", Limits(requests_per_minute=1), 5, None)
+            assert isinstance(got, Denied) and got.retry_at is not None
+            assert 0 < got.retry_at - clock() <= 62
+        finally:
+            await port.finish()
+            await node.close()
+
+    asyncio.run(walk())
