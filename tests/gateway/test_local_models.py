@@ -50,12 +50,34 @@ def test_the_codex_catalogue_is_kept_and_survives_a_failing_provider() -> None:
     asyncio.run(run())
 
 
+def test_all_vendors_are_asked_for_the_codex_catalogue_at_once() -> None:
+    """Codex waits five seconds for all of it."""
+
+    class BothAtOnce(FakeServices):
+        async def send(self, request: HttpRequest) -> HttpAnswer:
+            found = await super().send(request)
+            both.set() if len(self.sent) == 2 else await both.wait()
+            return found
+
+    both = asyncio.Event()
+    services = BothAtOnce()
+    services.add("codex:a", plan="plus")
+    services.add("claude:a")
+    services.answers = {
+        "token-codex:a": catalogue("one"),
+        "token-claude:a": HttpAnswer(200, {}, b'{"data":[{"type":"model","id":"claude-next"}]}'),
+    }
+    _, body = ask("GET", "/backend-api/codex/models?client_version=0.169.0", services=services)
+    assert [row["slug"] for row in body["models"]] == ["one", "claude-next"]
+
+
 def test_without_a_catalogue_codex_gets_an_empty_one_and_uses_its_own() -> None:
     services = FakeServices()
     services.add("codex:a", plan="plus")
     services.add("codex:k", kind=CredentialKind.API_KEY)
     assert ask("GET", "/backend-api/codex/models?client_version=1", services=services) == (200, {"models": []})
-    assert len(services.sent) == 1, "an API key has no such catalogue and is not asked"
+    asked = [one for one in services.sent if "/codex/models" in one.url]
+    assert len(asked) == 1, "an API key has no such catalogue and is not asked for it"
     assert ask("GET", "/backend-api/codex/models?client_version=1") == (200, {"models": []})
 
 

@@ -6,6 +6,7 @@ name. Telemetry is swallowed. A path no client is known to use gets a 404 in its
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -144,12 +145,15 @@ class LocalAnswers:
         version = parse_qs(request.query).get("client_version", [""])[0]
         if not version:  # another client than the CLI, at its base URL
             return self._list(request, ModelsShape.OPENAI, await self._served(request, (Provider.CODEX,)))
-        models, etag = await self.catalogue.codex(version)
+        # All vendors are asked at once: Codex waits five seconds for the whole list.
+        asker = Asker(_SPOKEN[ModelsShape.CODEX], self._settings.models.translate)
+        asked = tuple(Provider) if request.forced is None else ()
+        (models, etag), served = await asyncio.gather(
+            self.catalogue.codex(version), self.catalogue.models(asked, asker, plans=False)
+        )
         others: list[ModelInfo] = []
-        if request.forced is None and (models or not self.catalogue.codex_signed_in()):
+        if models or not self.catalogue.codex_signed_in():
             known = {model.id for model in models}
-            asker = Asker(_SPOKEN[ModelsShape.CODEX], self._settings.models.translate)
-            served = await self.catalogue.models(tuple(Provider), asker, plans=False)
             others = [model for model in served if model.id not in known and dialects.converses(model.id)]
         listed = self._allowed(request.principal, [*models, *others])
         # Nobody could say: of an empty list the CLI uses the one it brings along; a 404 it would show as an error. The
