@@ -29,6 +29,7 @@ from pool_server.core.enums import AccountState
 from pool_server.core.models import Send
 from pool_server.core.settings import Settings
 from pool_server.core.tasks import PeriodicTasks, Timers
+from pool_server.language import LazyText
 from pool_server.providers import Credential, UsageAnswer, provider_module
 from pool_server.storage.leases import POLL, REFRESH, SWEEP
 
@@ -67,7 +68,7 @@ class Background:
         self._stop = asyncio.Event()
         self._unread = 0  # looks in a row that could not read everything
         self._pause = 0  # watches without news until the next look
-        self.unwritable = ""  # see `CredentialStore.unwritable`
+        self.unwritable: LazyText | None = None  # see `CredentialStore.unwritable`
         self.on_usage: list[Callable[[str, UsageAnswer], None]] = []
         credentials, clock, settings = registry.credentials, registry.clock, registry.settings
         self.saver = CredentialWriter(
@@ -179,13 +180,13 @@ class Background:
         if failure.suspended:
             registry.update(
                 outcome.account,
-                lambda health: move(health, AccountEvent.STOPPED, StateActor.REFRESH, now, failure.reason),
+                lambda health: move(health, AccountEvent.STOPPED, StateActor.REFRESH, now, failure.said),
             )
         elif failure.permanent:
             token = outcome.tried.fingerprint
             registry.update(
                 outcome.account,
-                lambda health: learning.login_lost(health, now, failure.reason, token, StateActor.REFRESH),
+                lambda health: learning.login_lost(health, now, failure.said, token, StateActor.REFRESH),
             )
         else:
             account.refresh_retry_at = outcome.retry_at or 0.0
@@ -345,4 +346,4 @@ def _cause(error: Exception) -> str:
     """What is behind it: the watcher wraps what goes wrong in groups."""
     while isinstance(error, ExceptionGroup):
         error = error.exceptions[0]
-    return because(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"[:200]
+    return str(because(error)) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"[:200]

@@ -24,6 +24,7 @@ from pool_server.accounts.selection.select import SelectionRequest
 from pool_server.core.enums import AccountState, Provider, Refusal
 from pool_server.core.models import WindowObservation
 from pool_server.core.origins import host_of
+from pool_server.language import localized
 
 MOST_LOOKED_AT = 64  # accounts of a cohort; a pool with more has its mean estimated from as many
 
@@ -118,7 +119,7 @@ def brief_row(account: Account) -> dict[str, Any]:
         "plan": credential.plan,
         "label": options.label,
         "state": str(state),
-        "message": "" if ready else health.reason,
+        "message": "" if ready else localized(health.told or health.reason),
         "expires_at": credential.expires_at,
         "can_refresh": account.refreshable,
         "priority": options.priority,
@@ -197,7 +198,7 @@ def _cooldown_row(health: AccountHealth, scope: str, cooldown: Cooldown, now: fl
         "since": cooldown.since,
         "level": cooldown.level,
         "code": cooldown.code,
-        "message": cooldown.message,
+        "message": localized(cooldown.message),
         "confirmed": cooldown.confirmed,
         "probe_at": probe_due(health, (scope,) if scope else (), now),
     }
@@ -214,7 +215,7 @@ def _fault_row(health: AccountHealth) -> dict[str, Any] | None:
     note = health.last_fault
     if note is None:
         return None
-    return {"at": note.at, "kind": note.kind.value, "code": note.code, "message": note.message,
+    return {"at": note.at, "kind": note.kind.value, "code": note.code, "message": localized(note.message),
             "status": note.status, "model": note.model}  # fmt: skip
 
 

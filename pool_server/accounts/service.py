@@ -35,7 +35,7 @@ from pool_server.accounts.sign_in.service import SignIns
 from pool_server.core.enums import AccountState, Operation, Provider
 from pool_server.core.models import HttpRequest, Send
 from pool_server.core.settings import Settings
-from pool_server.language import lazy
+from pool_server.language import LazyText, lazy
 from pool_server.providers import SPECS, Credential
 from pool_server.storage import Store
 from pool_server.storage.leases import EmbeddedLeases, FixedDuties
@@ -337,15 +337,16 @@ class Accounts:
         """The files and folders that could not be used or read, with the reason."""
         return [one.told() for one in self._registry.credentials.rejected]
 
-    def folder_trouble(self) -> dict[str, str]:
+    def folder_trouble(self) -> dict[str, LazyText]:
         """Credential files and folders that are known and cannot be read now, or were emptied, and a pool folder that
         cannot be written: what is wrong."""
         credentials, unwritable = self._registry.credentials, self._background.unwritable
-        return {**({f"{credentials.folder.name}/": unwritable} if unwritable else {}), **credentials.wrong}
+        own = {f"{credentials.folder.name}/": unwritable} if unwritable else {}
+        return {**own, **credentials.wrong}
 
     def unwritable(self) -> str:
         """Why new tokens cannot be written into the credential files, "" when they can. Names no account."""
-        return self._background.unwritable
+        return str(self._background.unwritable or "")
 
     def _now(self) -> float:
         now = self._clock()

@@ -14,7 +14,7 @@ import msgspec
 
 from pool_server.core.enums import AccountState
 from pool_server.core.settings import COUNTED_LIMITS, Alerts
-from pool_server.language import marked
+from pool_server.language import LazyText, marked
 
 CALM_S = 300.0
 LEAST_REQUESTS = 20  # fewer say nothing about an error rate
@@ -65,7 +65,7 @@ class AlertFacts(msgspec.Struct, frozen=True):
     errors: int | None = None
     disk_free: int | None = None
     ledger_healthy: bool | None = None
-    pool_folder: Mapping[str, str] | None = None
+    pool_folder: Mapping[str, LazyText] | None = None
     data_folder: str | None = None
     certificate: str | None = None
 
@@ -81,7 +81,7 @@ class Incident(msgspec.Struct):
     quiet_since: float | None = None
     level: int = 0  # for budgets: the percent that was reached
     message: str = ""  # "" from a version that kept none
-    values: dict[str, str] = {}
+    values: dict[str, LazyText | str] = {}
 
     @property
     def key(self) -> str:
@@ -146,7 +146,7 @@ def _looked_at(facts: AlertFacts) -> set[AlertRule]:
     return {rule for rule, value in seen.items() if value is not None}
 
 
-def _incident(rule: AlertRule, subject: str, now: float, message: str, **values: str) -> Incident:
+def _incident(rule: AlertRule, subject: str, now: float, message: str, **values: LazyText | str) -> Incident:
     return Incident(rule, subject, message.format_map(values), now, message=message, values=values)
 
 

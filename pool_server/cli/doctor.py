@@ -250,7 +250,7 @@ def look_at_accounts(settings: Settings, now: float) -> Iterator[Finding]:
     for unusable in seen.rejected:
         yield Finding(unusable.file, WRONG, unusable.reason, "correct or remove the file")
     for name, reason in seen.unread.items():
-        yield Finding(f"{folder}/{shown(name)}", WRONG, reason, READABLE)
+        yield Finding(f"{folder}/{shown(name)}", WRONG, str(reason), READABLE)
     for file in seen.found:
         if file.account in copies:
             yield Finding(file.account, WRONG, f"{file.name}: the same sign-in as {copies[file.account]}", "remove one")
@@ -300,7 +300,7 @@ def _look_whether_writable(credentials: CredentialStore, folder: Path) -> Iterat
     """New tokens are written into the files of sign-ins; API keys need no such thing."""
     if reason := credentials.unwritable():
         fix = "mount it without :ro, or give the user who runs the pool the right to write there"
-        yield Finding(f"{folder}/", WARNING, reason, fix)
+        yield Finding(f"{folder}/", WARNING, str(reason), fix)
 
 
 def _look_at_seals(found: Sequence[CredentialFile]) -> Iterator[Finding]:

@@ -45,7 +45,7 @@ class RefreshRejectedError(Exception):
         self, reason: LazyText, *, permanent: bool = False, retry_at: float | None = None, suspended: bool = False
     ) -> None:
         super().__init__(reason)
-        self.reason = str(reason)
+        self.said, self.reason = reason, str(reason)
         self.permanent = permanent
         self.retry_at = retry_at
         self.suspended = suspended

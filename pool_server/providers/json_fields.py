@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
+from contextlib import suppress
 from copy import deepcopy
 from typing import Any
 
 from pool_server.core.lenient_json import read_any
+from pool_server.language import LazyText, lazy
 
 
 def decode(raw: bytes | str) -> dict[str, Any]:
     """The JSON object in `raw`; {} for anything else."""
     data = read_any(raw)
     return data if isinstance(data, dict) else {}
+
+
+def named_twice(text: str) -> LazyText | None:
+    """Why the JSON in `text` is not taken when one of its objects has a name twice: programs differ in which of the two
+    they read. None when none has."""
+
+    def each_once(pairs: list[tuple[str, Any]]) -> None:
+        if not found and len(dict(pairs)) < len(pairs):
+            found.append(Counter(name for name, _value in pairs).most_common(1)[0][0])
+
+    found: list[str] = []
+    with suppress(RecursionError, ValueError):
+        json.loads(text, object_pairs_hook=each_once)
+    return lazy("{name} is in it twice: keep one", name=found[0][:40]) if found else None
 
 
 def as_object(value: object) -> dict[str, Any]:

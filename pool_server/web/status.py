@@ -7,6 +7,7 @@ from typing import Any
 
 from pool_server.accounts.describe import ProviderStatus
 from pool_server.core.enums import Provider
+from pool_server.language import gettext as _
 from pool_server.texts import format, labels
 from pool_server.web.api_shapes import ReadyCount, StatusAnswer
 from pool_server.web.base.context import WebContext
@@ -113,7 +114,7 @@ class StatusLine(BaseHandler, access=Access.KEY):
         ctx, now = self.ctx, self.ctx.clock()
         wanted = self.get_query_argument("provider", "")
         if wanted not in ("", *Provider):
-            raise ProblemError(400, "bad_request", f"there is no provider {wanted[:40]!r}")
+            raise ProblemError(400, "bad_request", _("there is no provider {name}", name=repr(wanted[:40])))
         providers = [row for row in ctx.accounts.summary() if wanted in ("", row.provider)]
         own = limits.of_caller(ctx, self.principal)
         told = line(providers, own, now)

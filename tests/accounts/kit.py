@@ -161,6 +161,10 @@ class Pool:
     def reload(self, settings: Settings | None = None) -> ReloadReport:
         return asyncio.run(self.accounts.reload(settings))
 
+    def trouble(self) -> dict[str, str]:
+        """What is wrong with the folder, in English."""
+        return {name: str(why) for name, why in self.accounts.folder_trouble().items()}
+
     def serve(self, asked: SelectionRequest, *, seconds: float = 1.0) -> str | None:
         """One whole exchange that goes well; returns who served it."""
         decision = self.accounts.select(asked)

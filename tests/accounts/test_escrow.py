@@ -431,7 +431,7 @@ def test_a_folder_that_cannot_be_written_is_told(
     background.look_whether_writable()
     told = f"cannot be written ({reason}): new tokens of 1 sign-ins are kept in {tmp_path}/escrow/"
     assert p.accounts.unwritable() == told
-    assert p.accounts.folder_trouble() == {"pool/": told}
+    assert p.trouble() == {"pool/": told}
     assert caplog.text.count(told) == 1, "once, not with every look"
     broken.add(tmp_path)
     background.look_whether_writable()

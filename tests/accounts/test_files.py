@@ -58,16 +58,29 @@ def test_what_cannot_be_an_account_says_why(tmp_path: Path) -> None:
     assert len(reasons) == 6
 
 
+@pytest.mark.parametrize("name", ["claude_a.JSON", "claude_a.Json", "claude_a.json.txt", "claude/a.JSON.TXT"])
+def test_a_file_whose_name_ends_otherwise_is_told(tmp_path: Path, name: str) -> None:
+    put(tmp_path, name)
+    for silent in ("claude_a.json~", "claude_a.json.bak", "notes.txt", ".claude_a.JSON"):
+        put(tmp_path, silent)
+    seen = scan(tmp_path)
+    assert [(one.file, str(one.reason)) for one in seen.rejected] == [(name, "its name must end in .json")]
+
+
 def test_a_missing_folder_is_a_reason_not_a_crash(tmp_path: Path) -> None:
     seen = scan(tmp_path / "nowhere")
-    assert not seen.found and "cannot be read" in seen.unread[ROOT] and not seen.folders
+    assert not seen.found and "cannot be read" in str(seen.unread[ROOT]) and not seen.folders
 
 
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"", "not JSON"),
+        (b"", "^empty$"),
+        (b" \n", "^empty$"),
         (b"{", "not JSON"),
+        ('{"label": "ä"}'.encode("latin-1"), "no UTF-8 text"),
+        (b'{"api_key": "one", "api_key": "two"}', "api_key is in it twice"),
+        (b'{"claudeAiOauth": {"accessToken": "a", "expiresAt": 1, "accessToken": "b"}}', "accessToken is in it twice"),
         (b"\xff\xfe{}", "not JSON: it is UTF-16 text"),
         ('{"api_key":"k"}'.encode("utf-16-le"), "not JSON: it is UTF-16 text"),
         ('{"api_key":"k"}'.encode("utf-16-be"), "not JSON: it is UTF-16 text"),

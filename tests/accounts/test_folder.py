@@ -45,7 +45,7 @@ def stays(p: Pool, *names: str) -> dict[str, str]:
     assert accounts(p) == ["claude:one", "claude:two"] and p.accounts.select(ask()).account is not None
     reasons = {row.file: row.reason for row in report.unread}
     assert sorted(reasons) == sorted(names)
-    assert set(report.unread) <= set(report.rejected) and reasons.items() <= p.accounts.folder_trouble().items()
+    assert set(report.unread) <= set(report.rejected) and reasons.items() <= p.trouble().items()
     return reasons
 
 
@@ -179,9 +179,9 @@ def test_an_emptied_folder_is_asked_twice_and_told(tmp_path: Path) -> None:
     assert set(first.items) == {"claude:one", "claude:two"} and set(first.doubts) == {"claude/"}
     report = p.reload()
     assert report.removed == ["claude:two"] and not report.unread
-    assert p.accounts.folder_trouble() == {"claude/": "was emptied; claude:two left the pool"}
+    assert p.trouble() == {"claude/": "was emptied; claude:two left the pool"}
     p.reload()
-    assert p.accounts.folder_trouble() == {"claude/": "was emptied; claude:two left the pool"}
+    assert p.trouble() == {"claude/": "was emptied; claude:two left the pool"}
     p.write(TWO, key())
     assert p.reload().added == ["claude:two"] and p.accounts.folder_trouble() == {}
     (p.folder / TWO).unlink()

@@ -16,6 +16,7 @@ from pool_server.alerts.rules import CALM_S, LEAST_REQUESTS, step
 from pool_server.core.enums import AccountState
 from pool_server.core.models import HttpAnswer, HttpRequest
 from pool_server.core.settings import Alerts, Settings
+from pool_server.language import lazy_of
 from tests.ledger.ledger_kit import NOW, Clock, exchange, ledger_in, record_all
 
 SETTINGS = Alerts()
@@ -30,7 +31,7 @@ WRONG = {
     AlertRule.LEDGER: AlertFacts(ledger_healthy=False),
     AlertRule.DATA_FOLDER: AlertFacts(data_folder="data was removed"),
     AlertRule.CERTIFICATE: AlertFacts(certificate="the TLS certificate ends at 2026-01-09 10:00 UTC"),
-    AlertRule.POOL_FOLDER: AlertFacts(pool_folder={"pool/": "cannot be read: Too many open files"}),
+    AlertRule.POOL_FOLDER: AlertFacts(pool_folder={"pool/": lazy_of("cannot be read: Too many open files")}),
 }
 RIGHT = AlertFacts(
     budgets=(Budget("ada", "cost_day", 0.5),), accounts={"claude:a": AccountState.READY},

@@ -326,5 +326,9 @@ def test_the_banner_says_what_is_wrong_to_whom_it_concerns(site: Site) -> None:
     assert "81 %" in boss.page("/analytics")
     assert "Friend code" in site.get("/", Accept="text/html").text
     assert "Codex runs out" not in site.get("/", Accept="text/html").text
+    gone = AlertFacts(accounts={"claude:gone": AccountState.NEEDS_LOGIN})
+    quiet, _events = step(wrong, gone, Alerts(), 2.0)  # it stays open for a while, and one has no account any more
+    site.run(lambda: remember(site.ctx.ledger.notes, quiet))
+    assert not any("sign in again" in line for line in banner.lines(site.ctx, Caller(3)))
     site.run(lambda: remember(site.ctx.ledger.notes, {}))
     assert banner.lines(site.ctx, Caller(3)) == []

@@ -11,7 +11,7 @@ import pytest
 
 from pool_server.accounts.credentials.scan import RejectedFile
 from pool_server.accounts.credentials.store import ReloadReport
-from pool_server.language import lazy
+from pool_server.language import lazy, lazy_of
 from pool_server.web.onboarding import snippets
 from tests.web.pool import CODE, FAKE_TOKEN, exchange, friends_settings
 from tests.web.site import Site
@@ -49,11 +49,11 @@ def test_readyz_says_whether_a_request_would_be_served(local: Site, monkeypatch:
 
 
 def test_a_pool_folder_that_cannot_be_written_is_told(local: Site) -> None:
-    local.ctx.accounts._background.unwritable = "cannot be written (Read-only file system): …"
+    local.ctx.accounts._background.unwritable = lazy_of("cannot be written (Read-only file system): …")
     answer = local.get("/healthz")
     assert (answer.status, len(answer.json()["warnings"])) == (200, 1)
     assert "cannot be written (Read-only" in local.get("/accounts").text
-    local.ctx.accounts._background.unwritable = ""
+    local.ctx.accounts._background.unwritable = None
 
 
 def test_status_is_json_for_programs_and_names_no_account(local: Site) -> None:

@@ -379,6 +379,14 @@ def test_so_many_at_once(pool: Running) -> None:
     assert pool.ask("POST", "/admin/sign-ins", {"provider": "claude"})[0] == 429
 
 
+def test_two_new_accounts_are_signed_in_beside_each_other(pool: Running) -> None:
+    """Lines for two machines: the second leaves the first alone, unless it is for an account of the same name."""
+    first, second = (begin(pool, flow="line", name=name)["id"] for name in ("ada", "bob"))
+    again = begin(pool, flow="line", name="ada")["id"]
+    found = [pool.ask("GET", f"/admin/sign-ins/{one}")[0] for one in (first, second, again)]
+    assert found == [404, 200, 200]
+
+
 @pytest.mark.parametrize(
     ("body", "status"),
     [({"provider": "claude", "flow": "browser"}, 422), ({"provider": "qwen", "flow": "device"}, 422),

@@ -13,7 +13,7 @@ from pool_server.core.enums import FaultKind
 from pool_server.core.models import OF_ACCOUNT, Fault, HttpAnswer, HttpRequest, Send
 from pool_server.core.origins import origin, shown
 from pool_server.core.settings import Settings
-from pool_server.language import lazy
+from pool_server.language import lazy, marked
 from pool_server.providers import (
     Credential,
     OnboardingRejectedError,
@@ -127,7 +127,7 @@ class Trial:
                 self.result.updates = merged(self.result.updates, outcome.updates)
                 return None
             step = outcome
-        unfinished = Fault(FaultKind.TRANSIENT, OF_ACCOUNT, message="its set-up did not come to an end")
+        unfinished = Fault(FaultKind.TRANSIENT, OF_ACCOUNT, message=marked("its set-up did not come to an end"))
         return unfinished if step is not None else None
 
     async def _prove(self) -> Fault | None:
@@ -143,7 +143,7 @@ class Trial:
         if other and other != model:
             return await self._request(other)
         return fault or Fault(
-            FaultKind.NOT_FOUND, OF_ACCOUNT, message="no model to ask is known: name one in its models"
+            FaultKind.NOT_FOUND, OF_ACCOUNT, message=marked("no model to ask is known: name one in its models")
         )
 
     async def _request(self, model: str) -> Fault | None:

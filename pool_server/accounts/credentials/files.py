@@ -27,7 +27,7 @@ from pool_server.core.models import group_names
 from pool_server.language import LazyText, lazy, lazy_of
 from pool_server.providers import Credential, CredentialRejectedError, provider_module, refuse_unnamed
 from pool_server.providers.credential import Fields
-from pool_server.providers.json_fields import merge_into
+from pool_server.providers.json_fields import merge_into, named_twice
 from pool_server.providers.times import moment, number
 
 MAX_BYTES = 1 << 20
@@ -117,6 +117,8 @@ def _object(raw: bytes) -> dict[str, Any]:
         raise BrokenFileError(_not_json(raw)) from None
     if not isinstance(data, dict):
         raise CredentialRejectedError(lazy("not a JSON object"))
+    if twice := named_twice(raw.decode("utf-8-sig")):
+        raise CredentialRejectedError(twice)
     return data
 
 
@@ -134,6 +136,12 @@ def _not_json(raw: bytes) -> LazyText:
     """Why `raw` is no JSON text: PowerShell's `>` writes UTF-16."""
     if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in raw[:4]:
         return lazy("not JSON: it is UTF-16 text; save it as UTF-8")
+    if not raw.strip():
+        return lazy("empty")
+    try:
+        raw.decode()
+    except UnicodeDecodeError:
+        return lazy("not JSON: it is no UTF-8 text; save it as UTF-8")
     return lazy("not JSON")
 
 
@@ -157,14 +165,14 @@ def _read_bytes(path: Path) -> bytes:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as exc:
-        raise UnreadFileError(lazy_of(because(exc))) from None
+        raise UnreadFileError(because(exc)) from None
     with os.fdopen(descriptor, "rb") as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise CredentialRejectedError(lazy("not a regular file"))
         try:
             raw = file.read(MAX_BYTES + 1)
         except OSError as exc:
-            raise UnreadFileError(lazy_of(because(exc))) from None
+            raise UnreadFileError(because(exc)) from None
     if len(raw) > MAX_BYTES:
         raise CredentialRejectedError(lazy("larger than 1 MiB"))
     return raw

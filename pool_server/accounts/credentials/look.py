@@ -56,15 +56,16 @@ Read = Callable[[CredentialFile, Item | None], Item]  # raises CredentialRejecte
 class Unread(msgspec.Struct, frozen=True):
     """Something that tells nothing now: why, and the accounts that stay as they were because of it."""
 
-    reason: str
+    reason: LazyText
     accounts: tuple[str, ...] = ()
 
-    def __str__(self) -> str:
+    def told(self) -> LazyText:
         if not self.accounts:
             return self.reason
         if len(self.accounts) == 1:
-            return f"{self.reason}; {self.accounts[0]} stays as it was"
-        return f"{self.reason}; its {len(self.accounts)} accounts stay as they were"
+            return lazy("{reason}; {account} stays as it was", reason=self.reason, account=self.accounts[0])
+        count = len(self.accounts)
+        return lazy("{reason}; its {count} accounts stay as they were", reason=self.reason, count=count)
 
 
 class Look(msgspec.Struct, frozen=True):
@@ -81,7 +82,7 @@ class Look(msgspec.Struct, frozen=True):
     rejected: list[RejectedFile]
     unread: dict[str, Unread] = {}
     doubts: Doubts = {}
-    emptied: dict[str, str] = {}
+    emptied: dict[str, LazyText] = {}
     folders: dict[str, FolderId] = {}
 
 
@@ -96,8 +97,8 @@ def look(
     gone = {name for name in lost if sure.get(name) == seen.folders[name]}
     files_seen = _Files(source, known, read, sure)
     files_seen.unread |= seen.unread
-    files_seen.unread |= dict.fromkeys(replaced, "another, empty folder is in its place (a mount?)")
-    files_seen.unread |= dict.fromkeys(lost - gone, "is empty; it is looked at again")
+    files_seen.unread |= dict.fromkeys(replaced, lazy("another, empty folder is in its place (a mount?)"))
+    files_seen.unread |= dict.fromkeys(lost - gone, lazy("is empty; it is looked at again"))
     for file in seen.found:
         files_seen.take(file)
     items, unread = files_seen.items, files_seen.unread
@@ -144,7 +145,7 @@ class _Files:
         self._sure = sure
         self.items: dict[str, Item] = {}
         self.rejected: list[RejectedFile] = []
-        self.unread: dict[str, str] = {}
+        self.unread: dict[str, LazyText] = {}
         self.doubts: dict[str, FolderId | Signature] = {}
 
     def take(self, file: CredentialFile) -> None:
@@ -152,7 +153,7 @@ class _Files:
         try:
             self.items[file.account] = self._read(file, before)
         except files.UnreadFileError as exc:
-            self.unread[file.name] = str(exc)
+            self.unread[file.name] = lazy_of(exc)
         except files.BrokenFileError as exc:
             self._broken(file, before, lazy_of(exc))
         except CredentialRejectedError as exc:
@@ -171,7 +172,7 @@ class _Files:
         if self._sure.get(file.name) == mark:
             self._reject(file, reason)
         else:
-            self.unread[file.name] = f"{reason}; it is looked at again"
+            self.unread[file.name] = lazy("{reason}; it is looked at again", reason=reason)
 
     def _reject(self, file: CredentialFile, reason: LazyText) -> None:
         self.rejected.append(RejectedFile(file.name, reason))
@@ -182,9 +183,10 @@ def _from(name: str, items: Iterable[Item]) -> tuple[str, ...]:
     return tuple(sorted(item.found.account for item in items if _within(item.found.name, name)))
 
 
-def _lost_words(name: str, known: Iterable[Item], items: Mapping[str, Item]) -> str:
+def _lost_words(name: str, known: Iterable[Item], items: Mapping[str, Item]) -> LazyText:
     gone = [account for account in _from(name, known) if account not in items]
-    return f"was emptied; {', '.join(gone[:5])}{' …' if len(gone) > 5 else ''} left the pool"
+    accounts = ", ".join(gone[:5]) + (" …" if len(gone) > 5 else "")
+    return lazy("was emptied; {accounts} left the pool", accounts=accounts)
 
 
 def _within(file: str, name: str) -> bool:

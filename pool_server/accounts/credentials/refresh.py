@@ -39,7 +39,7 @@ class RefreshError(Exception):
 
     def __init__(self, said: LazyText, *, permanent: bool, retry_at: float | None = None) -> None:
         super().__init__(said)
-        self.reason = str(said)
+        self.said, self.reason = said, str(said)
         self.permanent = permanent
         self.retry_at = retry_at
 

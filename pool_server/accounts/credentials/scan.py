@@ -73,7 +73,7 @@ class Scan(msgspec.Struct, frozen=True):
 
     found: list[CredentialFile]
     rejected: list[RejectedFile]
-    unread: dict[str, str]
+    unread: dict[str, LazyText]
     folders: dict[str, FolderId]
     empty: frozenset[str]
 
@@ -85,7 +85,7 @@ class _Looker:
         self._folder = folder
         self._found: dict[str, CredentialFile] = {}
         self._rejected: list[RejectedFile] = []
-        self._unread: dict[str, str] = {}
+        self._unread: dict[str, LazyText] = {}
         self._folders: dict[str, FolderId] = {}
         self._empty: set[str] = set()
 
@@ -128,11 +128,18 @@ class _Looker:
         if name.endswith(".json"):
             self._keep(self._folder / name, name, None)
             return True
+        self._misnamed(name)
         return False
+
+    def _misnamed(self, name: str) -> None:
+        """Tell of a file that is meant as one and is not read: Windows hides what a browser or editor added."""
+        if name.lower().endswith((".json", ".json.txt")) and not name.endswith(".json"):
+            self._rejected.append(RejectedFile(shown(name), lazy("its name must end in .json")))
 
     def _sub_folder(self, name: str) -> bool:
         provider, inside = _FOLDERS.get(name), f"{name}/"
-        files = [entry for entry in self._list(inside) if entry.endswith(".json")]
+        entries = self._list(inside)
+        files = [entry for entry in entries if entry.endswith(".json")]
         if provider is None:
             self._unread.pop(inside, None)  # nothing in it could be used
             self._folders.pop(inside, None)
@@ -141,8 +148,11 @@ class _Looker:
                     RejectedFile(shown(inside + file), lazy("its folder is not named after a provider"))
                 )
             return False
-        for file in files:
-            self._keep(self._folder / name / file, inside + file, provider)
+        for file in entries:
+            if file.endswith(".json"):
+                self._keep(self._folder / name / file, inside + file, provider)
+            else:
+                self._misnamed(inside + file)
         if inside in self._folders and not files:
             self._empty.add(inside)
         return True
@@ -197,9 +207,9 @@ def shown(name: str) -> str:
     return name if name.isprintable() else ascii(name)[1:-1]
 
 
-def because(exc: OSError) -> str:
+def because(exc: OSError) -> LazyText:
     """Why something could not be read, for people."""
-    return f"cannot be read: {exc.strerror or type(exc).__name__}"
+    return lazy("cannot be read: {why}", why=exc.strerror or type(exc).__name__)
 
 
 def folder_of(name: str) -> str:
@@ -208,9 +218,9 @@ def folder_of(name: str) -> str:
     return head + slash
 
 
-def unread_reason(name: str, unread: Mapping[str, str]) -> str:
-    """Why nothing is known of a file now: it, its folder or the pool folder could not be read; "" otherwise."""
-    return next((unread[part] for part in (name, folder_of(name), ROOT) if part in unread), "")
+def unread_reason(name: str, unread: Mapping[str, LazyText]) -> LazyText | None:
+    """Why nothing is known of a file now: it, its folder or the pool folder could not be read; None otherwise."""
+    return next((unread[part] for part in (name, folder_of(name), ROOT) if part in unread), None)
 
 
 def emptied(scan: Scan, names: Collection[str], before: Mapping[str, FolderId]) -> tuple[set[str], set[str]]:

@@ -16,7 +16,6 @@ from pool_server.accounts.credentials.removal import RemovedFile
 from pool_server.accounts.credentials.scan import CredentialFile, Scan
 from pool_server.core import disk
 from pool_server.core.disk import try_hold
-from pool_server.language import lazy_of
 from pool_server.providers import CredentialRejectedError, provider_module
 
 log = logging.getLogger(__name__)
@@ -139,7 +138,7 @@ class PoolFolder(CredentialSource):
         try:
             seen = os.stat(file.path)
         except OSError as exc:
-            raise files.UnreadFileError(lazy_of(scan.because(exc))) from None
+            raise files.UnreadFileError(scan.because(exc)) from None
         return seen.st_mtime_ns, seen.st_size, seen.st_ino
 
     def read(self, file: CredentialFile) -> tuple[dict[str, Any], str]:

@@ -21,7 +21,7 @@ from pool_server.core.models import HttpRequest
 from pool_server.core.origins import origin
 from pool_server.core.origins import shown as shown_origin
 from pool_server.core.settings import Settings
-from pool_server.language import lazy_of
+from pool_server.language import LazyText, lazy
 from pool_server.providers import Credential, CredentialRejectedError, provider_module
 from pool_server.providers.json_fields import merged
 
@@ -64,11 +64,11 @@ class CredentialStore:
         self.escrow = escrow
         self.items: dict[str, Item] = {}
         self.rejected: list[RejectedFile] = []
-        self.wrong: dict[str, str] = {}  # folders and files that are known and could not be read, or were emptied
+        self.wrong: dict[str, LazyText] = {}  # folders and files that are known and could not be read, or were emptied
         self.owed: dict[str, Owed] = {}
         self.owner_id: Callable[[str], str] = lambda said: said  # a file's owner → user id, "" for nobody
         self._folders: dict[str, FolderId] = {}
-        self._emptied: dict[str, str] = {}
+        self._emptied: dict[str, LazyText] = {}
 
     def look(self, now: float, sure: Doubts = MappingProxyType({})) -> Look:
         """Read the folder without changing anything; may run in another thread. `sure` are the doubts of the look
@@ -81,7 +81,7 @@ class CredentialStore:
 
     def note(self, look: Look) -> ReloadReport:
         """Keep what a look tells beside the accounts; returns the report to go on with."""
-        unread = [RejectedFile(self._called(name), lazy_of(what)) for name, what in look.unread.items()]
+        unread = [RejectedFile(self._called(name), what.told()) for name, what in look.unread.items()]
         self.rejected = look.rejected + unread
         self._folders = look.folders
         filled = {item.found.name for item in look.items.values()}
@@ -91,7 +91,7 @@ class CredentialStore:
             if name in look.folders and not any(file.startswith(name) for file in filled)
         }
         self.wrong = {self._called(name): words for name, words in self._emptied.items()}
-        self.wrong |= {self._called(name): str(what) for name, what in look.unread.items() if what.accounts}
+        self.wrong |= {self._called(name): what.told() for name, what in look.unread.items() if what.accounts}
         return ReloadReport(rejected=self.rejected, unread=unread)
 
     def _called(self, name: str) -> str:
@@ -225,21 +225,27 @@ class CredentialStore:
         self.owed.pop(account_id, None)
         self.escrow.forget({account_id: inf})
 
-    def unwritable(self) -> str:
-        """Why new tokens cannot be written into the credential files, in words for people; "" when they can, or when
+    def unwritable(self) -> LazyText | None:
+        """Why new tokens cannot be written into the credential files, in words for people; None when they can, or when
         no account gets new ones."""
         signed_in = sum(item.credential.can_refresh for item in self.items.values())
         reason = self.source.unwritable() if signed_in else ""
         if not reason and not self.owed:
-            return ""
-        where = f"kept in {self.escrow.folder}/"
+            return None
+        where = lazy("kept in {folder}/", folder=self.escrow.folder)
         above = self.escrow.folder.absolute().parents
         data = next(folder for folder in (self.escrow.folder, *above) if folder.is_dir())
         if failure := disk.unwritable(data):
-            where = f"lost at the next restart, {data}/ cannot be written either ({failure})"
+            where = lazy(
+                "lost at the next restart, {folder}/ cannot be written either ({failure})", folder=data, failure=failure
+            )
         if reason:
-            return f"cannot be written ({reason}): new tokens of {signed_in} sign-ins are {where}"
-        return f"has {len(self.owed)} files that cannot be written: their new tokens are {where}"
+            return lazy(
+                "cannot be written ({reason}): new tokens of {count} sign-ins are {where}",
+                reason=reason, count=signed_in, where=where,
+            )  # fmt: skip
+        count = len(self.owed)
+        return lazy("has {count} files that cannot be written: their new tokens are {where}", count=count, where=where)
 
     def owe(self, account_id: str, updates: dict[str, Any], stale: Credential) -> None:
         """Remember fields that could not be written. Until they are, the file's old token counts as the new one."""

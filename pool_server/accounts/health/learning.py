@@ -32,6 +32,7 @@ from pool_server.core.models import (
     RequestScope,
     WindowObservation,
 )
+from pool_server.language import LazyText
 from pool_server.providers.evidence.table import EARNED, EVIDENCE, METERED, NextStep
 
 HALF_LIFE_S = 600.0  # of `trouble`
@@ -290,7 +291,7 @@ def _weigh_cooldown(health: AccountHealth, scope: str, new: WindowObservation, n
         move(health, AccountEvent.ROOM, actor, now)
 
 
-def login_lost(health: AccountHealth, now: float, reason: str, token: str, actor: StateActor) -> bool:
+def login_lost(health: AccountHealth, now: float, reason: LazyText | str, token: str, actor: StateActor) -> bool:
     """The credential named by `token` is dead for good: somebody must sign in again."""
     health.token = token
     return move(health, AccountEvent.LOGIN_LOST, actor, now, reason)

@@ -17,6 +17,7 @@ from pool_server.accounts.health.transitions import AccountEvent, StateActor, af
 from pool_server.core import deadlines
 from pool_server.core.enums import AccountState, FaultKind
 from pool_server.core.models import WindowObservation
+from pool_server.language import LazyText
 from pool_server.providers.evidence.table import METERED
 
 LOW_ROOM = 1.0  # percent: at or below it an account drains, taking no new conversations while others can
@@ -73,7 +74,8 @@ class AccountHealth(msgspec.Struct):
     since: float = 0.0
     actor: StateActor = StateActor.FILE
     event: AccountEvent = AccountEvent.NEW_LOGIN
-    reason: str = ""
+    reason: str = ""  # in English
+    told: LazyText | None = None  # the same where it is the pool's own words
     token: str = ""
     easing_until: float = 0.0
     cooldowns: dict[str, Cooldown] = msgspec.field(default_factory=dict, name="rests")
@@ -98,12 +100,15 @@ class AccountHealth(msgspec.Struct):
 _COOLING = frozenset({AccountState.COOLING, AccountState.EXHAUSTED, AccountState.PROBING})
 
 
-def move(health: AccountHealth, event: AccountEvent, actor: StateActor, now: float, reason: str = "") -> bool:
+def move(
+    health: AccountHealth, event: AccountEvent, actor: StateActor, now: float, reason: LazyText | str = ""
+) -> bool:
     """Apply one event through the table; True when the state changed."""
     state = after(health.state, event)
     if state is health.state:
         return False
-    health.state, health.since, health.actor, health.event, health.reason = state, now, actor, event, reason
+    health.state, health.since, health.actor, health.event = state, now, actor, event
+    health.reason, health.told = str(reason), reason if isinstance(reason, LazyText) else None
     return True
 
 

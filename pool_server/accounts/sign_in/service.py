@@ -96,13 +96,13 @@ class SignIns:
     # -- from outside
 
     async def begin(self, asked: SignInStart) -> dict[str, Any]:
-        """A new sign-in, as `shown` tells it. One of the same person for the same account takes the place of the one
-        before it. Raises SignInLimitError."""
+        """A new sign-in, as `shown` tells it. One of the same person for the same account, or for a new one of the same
+        name, takes the place of the one before it. Raises SignInLimitError."""
         records, now = self.records, self._clock()
         await records.sweep()
         for other in [one for one in await records.all() if one.open]:
-            same = (other.starter, other.provider, other.target, other.invitation)
-            if same == (asked.starter, asked.provider, asked.target, asked.invitation):
+            same = (other.starter, other.provider, other.target, other.name, other.invitation)
+            if same == (asked.starter, asked.provider, asked.target, asked.name, asked.invitation):
                 await self.cancel(other.id)
         open_now = [one for one in await records.all() if one.open]
         if len(open_now) >= MOST or sum(one.starter == asked.starter for one in open_now) >= MOST_OF_ONE:

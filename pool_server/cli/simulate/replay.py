@@ -16,6 +16,7 @@ from rich.progress import Progress as Bar
 from pool_server.app.server import open_stores
 from pool_server.cli.common import emit, one_line, table
 from pool_server.core.settings import Settings
+from pool_server.language import marked
 from pool_server.ledger import Ledger
 from pool_server.simulation.replay.folder import present
 from pool_server.simulation.replay.holdings import Holding, holdings
@@ -78,7 +79,7 @@ def _read(here: Settings, span: tuple[float, float], tell: Tell) -> tuple[Past, 
         for rec in ledger.log.scan(frm, to):
             past.add(rec)
             if len(past) % 5000 == 0:
-                tell("reading the ledger", (past.at[-1] - frm) / (to - frm))
+                tell(marked("reading the ledger"), (past.at[-1] - frm) / (to - frm))
         past.fill_in()
         there = present(Path(here.pool_dir), folder, people, to)
         runway = ledger.runway

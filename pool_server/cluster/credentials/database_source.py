@@ -117,7 +117,7 @@ class DatabaseSource(CredentialSource):
 
     def scan(self) -> Scan:
         there = [row.account for row in list(self._known.values()) if row.removed is None]
-        unread = {_name(account): "no key of POOL_STORE_KEY opens it" for account in self._closed}
+        unread = {_name(account): lazy("no key of POOL_STORE_KEY opens it") for account in self._closed}
         return Scan(
             [file for account in sorted(there) if (file := self._file(account)) and file.name not in unread],
             self._rejected, unread, {ROOT: FolderId(0, 0)}, frozenset(),

@@ -9,6 +9,7 @@ import msgspec
 from pool_server.core.enums import FaultKind
 from pool_server.core.models import OF_ACCOUNT, Fault, HttpAnswer, HttpRequest
 from pool_server.core.settings import Settings
+from pool_server.language import marked
 from pool_server.providers.base import OnboardingRejectedError, SetupDone, SetupStage, SetupStep
 from pool_server.providers.credential import Credential
 from pool_server.providers.evidence.rules import network_fault
@@ -84,7 +85,7 @@ def _onboarded(cred: Credential, step: SetupStep, data: dict[str, Any], settings
         return _done(cred, project, step.tier)
     if step.tries >= MOST_POLLS:
         raise OnboardingRejectedError(
-            Fault(FaultKind.TRANSIENT, OF_ACCOUNT, message="the account's set-up takes too long")
+            Fault(FaultKind.TRANSIENT, OF_ACCOUNT, message=marked("the account's set-up takes too long"))
         )
     name = as_text(data.get("name"))
     request = own_get(join(settings.upstreams.code_assist, f"/v1internal/{name}"), bearer(cred.access_token))

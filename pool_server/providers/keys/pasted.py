@@ -10,6 +10,7 @@ import msgspec
 from pool_server.core.enums import Provider
 from pool_server.language import LazyText, lazy
 from pool_server.providers import CredentialRejectedError, provider_module, vendor_of
+from pool_server.providers.json_fields import named_twice
 
 MAX_TEXT = 1 << 20
 _UNSEEN = re.compile("[\u0000-\u0008\u000b-\u001f\u007f\u200b-\u200f\u2028-\u202e\u2060-\u2064\ufeff]")
@@ -58,6 +59,8 @@ def _of_json(text: str) -> Recognised:
         ) from None
     if not isinstance(data, dict):
         raise CredentialRejectedError(lazy("it is a list; one credential file is one JSON object"))
+    if twice := named_twice(text):
+        raise CredentialRejectedError(twice)
     return Recognised(_whose(data), data)
 
 

@@ -39,7 +39,7 @@ _ADDRESS = re.compile(
     re.IGNORECASE,
 )
 _READ = frozenset(("base_url", "resource_url", "proxy_url"))
-_KEYS_ALONE = ("base_url", "auth", "dialects", "region")
+_KEYS_ALONE = ("base_url", "auth", "dialects", "region", "resource")
 
 
 def read_key(provider: Provider, spec: KeySpec, fields: Fields, account: str) -> Credential | None:
@@ -48,8 +48,11 @@ def read_key(provider: Provider, spec: KeySpec, fields: Fields, account: str) ->
     if not key:
         return None
     refuse_unread(fields)
-    if fields.given("region"):
-        raise CredentialRejectedError(lazy("region cannot be honoured here; write the region's base_url"))
+    for name in ("region", "resource"):
+        if fields.given(name):
+            raise CredentialRejectedError(
+                lazy("{name} cannot be honoured here; write the address as base_url", name=name)
+            )
     address = fields.url("base_url", scheme="https")
     base = _ENDPOINT.sub("", address)
     if not base:

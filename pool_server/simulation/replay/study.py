@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from pool_server.language import marked
 from pool_server.simulation.replay.allowance import Allowance
 from pool_server.simulation.replay.holdings import Holding
 from pool_server.simulation.replay.past import Past
@@ -55,7 +56,7 @@ def study(
     told, paid = Findings(), frozenset(one.id for one in holdings if one.paid)
     real = recorded(past, paid)
     real.unused = unused_in(holdings)
-    as_it_was = WhatIf("as it was", added=[], limits={})
+    as_it_was = WhatIf(marked("as it was"), added=[], limits={})
     variants = []
     for what in (as_it_was, *what_ifs):
         runs = []

@@ -13,7 +13,7 @@ import msgspec
 from pool_server.core.enums import AccountState, Provider
 from pool_server.core.settings import COUNTED_LIMITS
 from pool_server.language import gettext as _
-from pool_server.language import marked
+from pool_server.language import localized, marked
 from pool_server.texts import format, labels
 from pool_server.texts.next_step import next_step
 from pool_server.users import RefusedError
@@ -61,7 +61,7 @@ class AccountsPage(PageHandler, access=Access.ADMIN):
             states=[(one.value, labels.STATES[one]) for one in AccountState],
             providers=[(one, labels.PROVIDERS[one]) for one in sorted({Provider(row["provider"]) for row in briefs})],
             rejected=ctx.accounts.rejected(),
-            trouble=ctx.accounts.folder_trouble(),
+            trouble={name: localized(why) for name, why in ctx.accounts.folder_trouble().items()},
             locked=[row["id"] for row in briefs if row["locked"]],
             added=next((row for row in briefs if row["id"] == added), None),
             undo=undo if undo in {row["account"] for row in removed} else "",
@@ -227,18 +227,18 @@ class WhatIfPage(PageHandler, access=Access.ADMIN):
             self.answer({"running": runs, **msgspec.to_builtins(state)})
             return
         if state.began_at and not runs and state.found is None and not state.error:
-            state.error = "the replay ended without a word"
+            state.error = marked("the replay ended without a word")
         if runs:
             self.set_header("Refresh", "3")
         self.page(
-            "what_if.html", title="What if", state=state, runs=runs, days=ledger_replay.DAYS, seeds=ledger_replay.SEEDS,
-            rows=ledger_replay.rows(state),
+            "what_if.html", title="What if", state=state, runs=runs, doing=ledger_replay.doing(state),
+            days=ledger_replay.DAYS, seeds=ledger_replay.SEEDS, rows=ledger_replay.rows(state),
         )  # fmt: skip
 
     async def post(self) -> None:
         asked, now, file = self.body_as(ledger_replay.AskedReplay), self.ctx.clock(), self._file
         try:
-            state = ledger_replay.ReplayState(asked.days, asked.lines(), now, now, doing="starting")
+            state = ledger_replay.ReplayState(asked.days, asked.lines(), now, now, doing=marked("starting"))
         except ValueError as wrong:
             raise ProblemError(400, "bad_request", str(wrong)) from None
         if not await asyncio.to_thread(file.begin, state, now):

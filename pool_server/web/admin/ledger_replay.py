@@ -20,6 +20,7 @@ import msgspec
 from pool_server.core.disk import folder_held, write_private
 from pool_server.core.settings import Settings
 from pool_server.language import gettext as _
+from pool_server.language import marked
 
 Clock = Callable[[], float]
 
@@ -33,6 +34,7 @@ SILENT_S = 180.0  # a replay that has told nothing for so long is over, whatever
 PATIENCE_S = 1800.0
 MOST_BYTES = 4 << 20
 DAYS = (7, 30, 90)
+_ROUND = re.compile(r"(.*) \((\d+) of (\d+)\)", re.DOTALL)
 _PERCENT = re.compile(r"(\d{1,3})% (.+)")
 _tasks: set[asyncio.Task[None]] = set()
 
@@ -47,9 +49,11 @@ class AskedReplay(msgspec.Struct, forbid_unknown_fields=True):
         """Raises ValueError."""
         found = [line.strip() for line in self.changes.splitlines() if line.strip()]
         if not 1 <= self.days <= MOST_DAYS:
-            raise ValueError(f"days: 1 to {MOST_DAYS}")
+            raise ValueError(_("days: 1 to {most}", most=MOST_DAYS))
         if len(found) > MOST_CHANGES or any(len(line) > LONGEST for line in found):
-            raise ValueError(f"up to {MOST_CHANGES} changes of up to {LONGEST} characters each")
+            raise ValueError(
+                _("up to {most} changes of up to {longest} characters each", most=MOST_CHANGES, longest=LONGEST)
+            )
         return found
 
 
@@ -132,7 +136,8 @@ async def _run(here: Settings, config: Path | None, file: ReplayFile, state: Rep
             state.error = last.removeprefix("pool-server: ").removeprefix("Error: ") or f"the replay ended with {code}"
     except (OSError, TimeoutError, msgspec.DecodeError) as failed:
         log.warning("a replay of the ledger failed: %s", failed)
-        state.error = "the replay took too long" if isinstance(failed, TimeoutError) else "the replay could not be run"
+        late, never = marked("the replay took too long"), marked("the replay could not be run")
+        state.error = late if isinstance(failed, TimeoutError) else never
     finally:
         if process is not None and process.returncode is None:
             process.kill()
@@ -153,6 +158,14 @@ async def _follow(clock: Clock, file: ReplayFile, state: ReplayState, lines: asy
             written = state.told_at
             await asyncio.to_thread(file.write, state)
     return last
+
+
+def doing(state: ReplayState) -> str:
+    """What the replay is at, as its process told it, in the reader's language."""
+    found = _ROUND.fullmatch(state.doing)
+    if found is None:
+        return _(state.doing)
+    return _("{what} ({round} of {rounds})", what=_(found[1]), round=found[2], rounds=found[3])
 
 
 def rows(state: ReplayState) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from pool_server.language import gettext as _
 from pool_server.web.base.handler import Access, BaseHandler, ProblemError
 from pool_server.web.base.page import PageHandler
 from pool_server.web.base.shared import key_changes
@@ -36,7 +37,7 @@ class AdminHandler(PageHandler, abstract=True):
         try:
             return max(1, min(MOST, int(self.get_query_argument("limit", str(usual)))))
         except ValueError:
-            raise ProblemError(400, "bad_request", "limit must be a whole number") from None
+            raise ProblemError(400, "bad_request", _("{name} must be a whole number", name="limit")) from None
 
 
 class UsersHandler(AdminHandler, access=Access.ADMIN):
@@ -165,7 +166,7 @@ async def audit(handler: BaseHandler, limit: int) -> tuple[list[dict[str, Any]],
     try:
         cursor = int(argument("cursor", "0")) or None
     except ValueError:
-        raise ProblemError(400, "bad_request", "cursor must be a whole number") from None
+        raise ProblemError(400, "bad_request", _("{name} must be a whole number", name="cursor")) from None
     return await handler.ctx.users.audit_log(
         cursor=cursor,
         limit=limit,

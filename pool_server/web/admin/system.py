@@ -164,7 +164,7 @@ class ServerLog(ServerLogHandler, access=Access.ADMIN):
         try:
             limit = max(1, min(recent_log.MOST_LINES, int(self.get_query_argument("limit", str(SHOWN)))))
         except ValueError:
-            raise ProblemError(400, "bad_request", "limit must be a whole number") from None
+            raise ProblemError(400, "bad_request", _("{name} must be a whole number", name="limit")) from None
         _state, lines, following = await self.lines(limit)
         self.answer({"lines": [msgspec.structs.asdict(line) for line in lines], "next": following or None})
 

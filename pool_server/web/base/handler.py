@@ -174,7 +174,8 @@ class BaseHandler(RequestHandler):
         unknown = sorted(self.request.query_arguments.keys() - self.asks) if self.asks is not None else []
         if unknown:
             names = ", ".join(sorted(self.asks or ())) or "none"
-            raise ProblemError(400, "bad_request", f"no parameter is called {unknown[0][:60]!r}; there are: {names}")
+            said = _("no parameter is called {name}; there are: {names}", name=repr(unknown[0][:60]), names=names)
+            raise ProblemError(400, "bad_request", said)
 
     def _refuse_foreign(self) -> None:
         """A change that another site's page asks for ends here, before anybody's tries are counted."""

@@ -21,6 +21,7 @@ import msgspec
 from tornado.iostream import StreamClosedError
 
 from pool_server.core.models import UsageRecord
+from pool_server.language import gettext as _
 from pool_server.ledger import Field, Filters, LogFilters, SeriesLine, Step, flat, tame
 from pool_server.texts import format
 from pool_server.web.base.handler import Access, BaseHandler, ProblemError
@@ -86,7 +87,9 @@ class Top(BaseHandler, access=Access.FRIEND):
         who, ask = asking.viewer(self), asking.read(self)
         field = asking.by(self, "model")
         if field is None:
-            raise ProblemError(400, "bad_request", f"by must be one of {', '.join(get_args(Field))}")
+            raise ProblemError(
+                400, "bad_request", _("{name} must be one of {listed}", name="by", listed=", ".join(get_args(Field)))
+            )
         asking.own_label(who, ask, field)
         limit = asking.whole(self, "limit", 50) or 50
         ledger, metric = self.ctx.ledger, asking.metric(self)

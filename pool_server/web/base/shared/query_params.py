@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple, TypeVar, cast, get_args
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pool_server.core.enums import Provider
+from pool_server.language import gettext as _
 from pool_server.ledger import LABELS, METRICS, Field, Filters, Metric, Step
 from pool_server.web.base.handler import BaseHandler, ProblemError
 
@@ -84,7 +85,7 @@ def read(handler: BaseHandler, *, own: bool = False, everyone: bool = False) -> 
     who = viewer(handler)
     account = text(handler, "account") or None
     if account and not who.admin:
-        raise ProblemError(403, "forbidden", "accounts are the operator's to see")
+        raise ProblemError(403, "forbidden", _("accounts are the operator's to see"))
     provider = word(handler, "provider", tuple(Provider), "") or None
     asked = text(handler, "user") or ("all" if everyone and who.sees != "own" else "")
     user = _whose(handler, who, asked, own=own)
@@ -95,14 +96,14 @@ def by(handler: BaseHandler, usual: str) -> Field | None:
     """What a chart or ranking is split by; "none" for nothing. Accounts are the admin's alone."""
     asked = word(handler, "by", (*get_args(Field), "none"), usual)
     if asked == "account" and not viewer(handler).admin:
-        raise ProblemError(403, "forbidden", "accounts are the operator's to see")
+        raise ProblemError(403, "forbidden", _("accounts are the operator's to see"))
     return None if asked == "none" else cast(Field, asked)
 
 
 def own_label(who: Viewer, ask: UsageQuery, field: Field | None) -> None:
     """Raises Problem 403 where a friend asks for keys, projects or conversations that are not all their own."""
     if field in ("key", "project", "conversation") and not who.admin and ask.filters.user != who.user:
-        raise ProblemError(403, "forbidden", f"only your own use can be told by {field}")
+        raise ProblemError(403, "forbidden", _("only your own use can be told by {field}", field=field))
 
 
 def step_for(ask: UsageQuery, field: Field | None) -> Step:
@@ -129,7 +130,7 @@ def text(handler: BaseHandler, name: str) -> str:
     """One parameter, "" when it is absent. Problem 400 when it is too long to be a name."""
     value = handler.get_query_argument(name, "")
     if len(value) > MOST_TEXT:
-        raise ProblemError(400, "bad_request", f"{name} is too long")
+        raise ProblemError(400, "bad_request", _("{name} is too long", name=name))
     return value
 
 
@@ -138,7 +139,7 @@ def word(handler: BaseHandler, name: str, allowed: tuple[T, ...], usual: str) ->
     value = text(handler, name) or usual
     if value != usual and value not in allowed:
         listed = ", ".join(str(one) for one in allowed)
-        raise ProblemError(400, "bad_request", f"{name} must be one of {listed}")
+        raise ProblemError(400, "bad_request", _("{name} must be one of {listed}", name=name, listed=listed))
     return cast(T, value)
 
 
@@ -148,7 +149,8 @@ def whole(handler: BaseHandler, name: str, usual: int | None, *, least: int = 1,
     if not value:
         return usual
     if not (value.isascii() and value.isdigit() and least <= int(value) <= most):
-        raise ProblemError(400, "bad_request", f"{name} must be a whole number from {least} to {most}")
+        said = _("{name} must be a whole number from {least} to {most}", name=name, least=least, most=most)
+        raise ProblemError(400, "bad_request", said)
     return int(value)
 
 
@@ -156,7 +158,7 @@ def zone_of(handler: BaseHandler) -> str:
     """The zone asked for, else the viewer's own as their browser told us, else the operator's."""
     asked = text(handler, "tz")
     if asked and not is_zone(asked):
-        raise ProblemError(400, "bad_request", "tz must be the name of a time zone, like Europe/Berlin")
+        raise ProblemError(400, "bad_request", _("tz must be the name of a time zone, like Europe/Berlin"))
     told = handler.get_cookie(ZONE_COOKIE, "") or ""
     return asked or (told if told and is_zone(told) else handler.ctx.settings.ledger.timezone)
 
@@ -176,7 +178,7 @@ def moment(name: str, value: str, where: tzinfo, *, end: bool = False) -> float:
     except ValueError:
         at = _iso(value, where, end=end)
     if not (math.isfinite(at) and 0 <= at < 1e11):
-        raise ProblemError(400, "bad_request", f"{name} must be unix seconds or a date like 2026-03-31")
+        raise ProblemError(400, "bad_request", _("{name} must be unix seconds or a date like 2026-03-31", name=name))
     return at
 
 
@@ -201,9 +203,9 @@ def _range(handler: BaseHandler, zone: str) -> tuple[float, float, str]:
     to = moment("to", last, where, end=True) if last else now + 1
     frm = moment("from", first, where) if first else to - RANGES[USUAL]
     if to <= frm:
-        raise ProblemError(400, "bad_request", "to must be after from")
+        raise ProblemError(400, "bad_request", _("to must be after from"))
     if to - frm > LONGEST:
-        raise ProblemError(400, "bad_request", "the range may be at most 20 years long")
+        raise ProblemError(400, "bad_request", _("the range may be at most 20 years long"))
     return frm, to, "custom"
 
 
@@ -220,10 +222,10 @@ def _whose(handler: BaseHandler, who: Viewer, asked: str, *, own: bool) -> str |
     if asked in ("", "all"):
         if who.admin or (who.sees != "own" and not own):
             return None
-        raise ProblemError(403, "forbidden", "here you see your own numbers only")
+        raise ProblemError(403, "forbidden", _("here you see your own numbers only"))
     user = known(handler, asked)
     if not (who.admin or user == who.user or (who.sees == "names" and not own)):
-        raise ProblemError(403, "forbidden", "other people's numbers are not yours to see")
+        raise ProblemError(403, "forbidden", _("other people's numbers are not yours to see"))
     return user
 
 

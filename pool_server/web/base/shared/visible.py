@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from pool_server.language import gettext as _
 from pool_server.ledger import Field, Ledger, Metric, SeriesLine, Step, UsageSeries
 from pool_server.web.base.handler import ProblemError
 from pool_server.web.base.shared.names import OTHERS
@@ -44,7 +45,7 @@ def series(
             field, step, ask.frm, ask.to, ask.filters, tz=ask.zone, metric=metric, top=top, every=every
         )
     if metric not in SUMMED:
-        raise ProblemError(400, "bad_request", f"{metric} cannot be split by person here")
+        raise ProblemError(400, "bad_request", _("{metric} cannot be split by person here", metric=metric))
     mine = ask.filters.__class__(ask.filters.provider, ask.filters.account, who.user, ask.filters.model)
     pool = ledger.queries.series(None, step, ask.frm, ask.to, ask.filters, tz=ask.zone, metric=metric, every=every)
     own = ledger.queries.series(None, step, ask.frm, ask.to, mine, tz=ask.zone, metric=metric, every=every)
