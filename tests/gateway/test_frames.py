@@ -30,7 +30,7 @@ WRONG: list[str | bytes] = [
     CREATE + ',"model":"gpt-5"}', CREATE + ',"type":"response.processed"}', CREATE + ',"mod\\u0065l":"gpt-5"}',
     '{"type":"response.processed","type":"response.create","model":"m"}', CREATE + ',"a":1,"b":2,"a":1}',
     CREATE + ',"previous_response_id":"a","previous_response_id":null}', '{"a":{},"type":"response.create","a":{}}',
-    CREATE + ',"x":' + "[" * 5000 + "]" * 5000 + "}", CREATE + ',"x":' + '{"a":' * 100_000, "[" * 200_000,
+    CREATE + ',"x":' + "[" * 20_000 + "]" * 20_000 + "}", CREATE + ',"x":' + '{"a":' * 100_000, "[" * 200_000,
     '{"type":["response.create"]}', '{"type":{"type":"response.create"}}', '{"type":"Response.create"}',
     '{"type":"response.create "}', '{"type":"response.cancel"}', '{"type":"session.update"}', '{"type":null}',
     '{"type":"response.processed","response_id":"r","input":[]}', '{"type":"response.processed","response_id":7}',

@@ -55,9 +55,11 @@ async def raw_server(talk: Talk, *, host: str = "127.0.0.1", **options: Any) -> 
         yield server.sockets[0].getsockname()[1]
     finally:
         server.close()
-        await server.wait_closed()
         if talks:
             await asyncio.wait(talks, timeout=1)  # those whose clients have left; their sockets are closed then
+        for talk_left in talks:
+            talk_left.cancel()  # since Python 3.12 a server waits for its connections
+        await server.wait_closed()
 
 
 async def read_request(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:

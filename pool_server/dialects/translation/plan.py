@@ -57,6 +57,7 @@ from pool_server.dialects.translation.responses import (
 )
 from pool_server.dialects.translation.tools import ToolNames, names_of
 
+TOO_DEEP = "the request body is not a JSON object, or is nested too deeply"
 _MOST_STOPS = {
     UpstreamKind.CODEX: 0,
     UpstreamKind.RESPONSES: 0,
@@ -119,6 +120,15 @@ def translate_request(
     client: Dialect, target: Target, body: bytes | dict[str, Any], context: TranslationContext
 ) -> Translated:
     """Translate a decoded request body. Raises TranslationError: nothing may be sent, the client gets its 400."""
+    try:
+        return _translated(client, target, body, context)
+    except RecursionError:  # how deep a body may be before it cannot be decoded depends on the version of Python
+        raise TranslationError("body", TOO_DEEP) from None
+
+
+def _translated(
+    client: Dialect, target: Target, body: bytes | dict[str, Any], context: TranslationContext
+) -> Translated:
     request = read_request(client, body, context)
     client_stream, upstream = request.stream, target.upstream
     notes, conversation, names = prepare(request, target)
@@ -153,7 +163,7 @@ def read_request(client: Dialect, body: bytes | dict[str, Any], context: Transla
     """A client's request in neutral form. Raises TranslationError."""
     found = fields.decode(body) if isinstance(body, bytes) else body
     if not isinstance(found, dict):
-        raise TranslationError("body", "the request body is not a JSON object, or is nested too deeply")
+        raise TranslationError("body", TOO_DEEP)
     if client is Dialect.CHAT:
         return chat_request.read_request(found)
     if client is Dialect.RESPONSES:
