@@ -178,7 +178,10 @@ class Users:
 
     def load(self) -> None:
         """Settles what dead workers left behind and takes over codex-pool's users once. Call before serving."""
-        self._counters.recover()
+        try:
+            self._counters.recover()
+        except StoreError as exc:  # it is tried again and again; until then what they held is held
+            log.warning("what workers that died held of limits is settled later: %s", exc)
         path = self._settings.pool_users.storage_path
         if path:
             import_once(self._store, Path(path), self._clock())

@@ -55,12 +55,15 @@ def stores(data: Path) -> list[tuple[str, int]]:
     return sorted((path.name, path.stat().st_mtime_ns) for path in found)
 
 
-@pytest.mark.parametrize("ends", ["writable again", "read-only"])
+@pytest.mark.parametrize("ends", ["writable again", "read-only", "killed before"])
 def test_a_server_on_a_read_only_disk_serves_what_it_can_and_loses_nothing(tmp_path: Path, ends: str) -> None:
     with world(tmp_path, expired=False) as shared:
         data, guard = Path(shared.settings.data_dir), tmp_path / "ro"
         with Server(shared.settings, tmp_path) as server:
             acknowledged = {ask(server, shared.keys["bob"], number)[1] for number in range(3)}
+            if ends == "killed before":  # what it held of limits cannot be settled now
+                acknowledged.add(ask(server, shared.keys["ada"], 4)[1])
+                server.process.kill()
         guard.touch()
         before = stores(data)
         with Server(shared.settings, tmp_path, prepare=partial(take_no_writes, data, guard)) as server:
