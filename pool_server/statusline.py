@@ -28,7 +28,7 @@ class LineSource:
         self.key = key
         self.provider = provider
         folder = environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-        name = digest(f"{self.url}\n{self.key}\n{provider}".encode())
+        name = digest(f"{self.url}\n{self.key}\n{provider}".encode(errors="surrogateescape"))
         self.file = os.path.join(folder, "pool-server", f"statusline-{name:016x}")
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import io
 import sys
 
 import click
@@ -78,6 +80,8 @@ def cli(ctx: click.Context) -> None:
 
 def main(args: list[str] | None = None) -> None:
     """Run a command and leave the process with its exit code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal may not have every character that is shown
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = cli.main(args=args, prog_name="pool-server", standalone_mode=False)
     except click.UsageError as error:
@@ -91,11 +95,16 @@ def main(args: list[str] | None = None) -> None:
     except BrokenPipeError:  # the reader of our output has left
         sys.stderr.close()
         sys.exit(1)
+    except OSError as error:  # where it is written to is full, or what no command expected
+        with contextlib.suppress(OSError):
+            sys.stdout.close()  # else what could not be written is tried once more at the end
+        _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror or error), 1)
     sys.exit(code if isinstance(code, int) else 0)
 
 
 def _fail(message: str, code: int) -> None:
     from pool_server.cli.common import one_printable_line
 
-    print(f"pool-server: {one_printable_line(message)}", file=sys.stderr)
+    if sys.stderr is not None:  # closed: there is nobody to tell, and stdout is for data
+        print(f"pool-server: {one_printable_line(message)}", file=sys.stderr)
     sys.exit(code)

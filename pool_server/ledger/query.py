@@ -315,7 +315,8 @@ def _buckets(step: Step, start: int, stop: int, days: Days) -> list[int]:
     at = start
     while at < stop:
         buckets.append(at)
-        at = days.after(at) if step == "day" else at + STEP_SECONDS[step]
+        # Hours begin with their day: where clocks change by half an hour its last one is shorter.
+        at = days.after(at) if step == "day" else min(at + STEP_SECONDS[step], days.after(at))
     return buckets
 
 
@@ -329,6 +330,8 @@ def _heads(step: Step, every: int, buckets: Sequence[int], days: Days) -> dict[i
             group = (at, 0)
         elif step == "day":
             group = (datetime.fromtimestamp(at, days.zone).toordinal() + 6) // every, 0
+        elif step == "hour":  # of the clock, which jumps on two days a year
+            group = (midnight, datetime.fromtimestamp(at, days.zone).hour // every)
         else:
             group = (midnight, (at - midnight) // STEP_SECONDS[step] // every)
         heads[at] = first.setdefault(group, at)

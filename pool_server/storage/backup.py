@@ -131,6 +131,8 @@ def _write(
 ) -> Manifest:
     if not dest.parent.is_dir():
         raise StoreError(f"the folder {dest.parent} does not exist")
+    if dest.exists() and not dest.is_file():  # root would put a file in the place of /dev/null
+        raise StoreError(f"{dest} is there already and is not a file")
     if pool_dir is not None and dest.suffix != ENCRYPTED:
         raise StoreError(f"credentials are only put into an encrypted copy, whose name ends in {ENCRYPTED}")
     sweep_scratch(dest.parent)

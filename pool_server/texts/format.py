@@ -108,13 +108,19 @@ def clock(at: float, now: float, where: tzinfo) -> str:
     """ "16:20" today, "Tue 16:20" within six days, else "3 Mar 16:20" (with the year when it is another one)."""
     moment, today = datetime.fromtimestamp(at, where), datetime.fromtimestamp(now, where)
     if moment.date() == today.date():
-        return f"{moment:%H:%M}"
+        return time_of_day(moment)
     if abs(at - now) < 6 * 86400:
-        return _("{weekday} {time}", weekday=weekday(moment), time=f"{moment:%H:%M}")
-    named, hour = month(moment), f"{moment:%H:%M}"
+        return _("{weekday} {time}", weekday=weekday(moment), time=time_of_day(moment))
+    named, hour = month(moment), time_of_day(moment)
     if moment.year == today.year:
         return _("{day} {month} {time}", day=moment.day, month=named, time=hour)
     return _("{day} {month} {year} {time}", day=moment.day, month=named, year=moment.year, time=hour)
+
+
+def time_of_day(moment: datetime) -> str:
+    """ "02:30" of a moment in a zone; where clocks that are set back show it twice, how far from UTC: "02:30+02:00"."""
+    twice = moment.replace(fold=0).utcoffset() != moment.replace(fold=1).utcoffset()
+    return f"{moment:%H:%M}" + (moment.isoformat()[-6:] if twice else "")
 
 
 def weekday(moment: date) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from pool_server.core.settings import Settings
@@ -32,6 +33,11 @@ def test_what_cannot_be_copied_or_put_back_is_one_line(sh: Shell, folder: Path) 
     assert "nothing to back up" in sh("backup", "copy").refused(1)
     sh("user", "add", "Ann")
     assert "does not exist" in sh("backup", "nowhere/copy").refused(1)
+    os.mkfifo(folder / "pipe")  # as a device: a file in its place would be one nobody wanted there
+    (folder / "to-a-device").symlink_to("/dev/null")
+    for name in ("pipe", "to-a-device", "pool"):
+        assert "is not a file" in sh("backup", name).refused(1)
+    assert (folder / "pipe").is_fifo() and (folder / "to-a-device").is_symlink()
     assert "no backup" in sh("restore", "copy").refused(1)
     (folder / "copy").write_bytes(b"no copy at all")
     assert "copy" in sh("restore", "copy").refused(1)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import click
+import pytest
 
 from pool_server.cli.common import PLAIN
 from tests.cli.conftest import Shell
@@ -49,3 +52,20 @@ def test_a_file_without_an_end_is_refused(sh: Shell, folder: Path) -> None:
     (folder / "endless.toml").symlink_to("/dev/zero")
     assert "File too large" in sh("simulate", "--scenario", "endless.toml").refused(1)
     assert "File too large" in sh("doctor", "--config", "/dev/zero", "--json").out
+
+
+@pytest.mark.parametrize(
+    ("where", "code", "told"),
+    [("> out", 0, ""), ("> /dev/full", 1, "No space left"), ("| head -c 1", 1, ""), ("2>&-", 0, ""), (">&-", 0, "")],
+)
+def test_wherever_it_is_said_to_there_is_no_traceback(folder: Path, where: str, code: int, told: str) -> None:
+    """A terminal of few characters, a full disk, a reader that leaves, a closed stream."""
+    command = f"set -o pipefail; {sys.executable} -m pool_server status --config none.toml; "
+    command += f"{sys.executable} -m pool_server simulate --list {where}"
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(["bash", "-c", command], capture_output=True, env=environment, check=False)
+    said = done.stderr.decode()
+    assert "Traceback" not in said and "Exception" not in said, said
+    if where.startswith("|"):  # short enough to be written before the reader left
+        return
+    assert done.returncode == code and told in said

@@ -105,6 +105,11 @@ def test_no_control_characters_reach_the_terminal(pool: Pool) -> None:
     assert len(shown) <= statusline.LARGEST
 
 
+def test_bytes_that_are_no_text_are_one_line(pool: Pool) -> None:
+    """A command line may hold any."""
+    assert len(statusline.show(os.fsdecode(b"\xff\xfe")).splitlines()) == 1
+
+
 def test_wrong_addresses_are_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     for url in ("file:///etc/passwd", "ftp://x", "127.0.0.1:1"):

@@ -117,7 +117,7 @@ def _point(at: datetime, step: str, count: int, every: int, *, long: bool) -> Po
             tick = _("{month} {year}", month=named, year=at.year) if at.month == 1 else named
             return Point(label, tick if at.day <= every else "")
         return Point(day, _("{day} {month}", day=at.day, month=named) if at.weekday() == 0 or count <= 10 else "")
-    clock = f"{at:%H:%M}"
+    clock = format.time_of_day(at)
     if step == "minute":
         if every < 30:
             return Point(clock, clock if at.minute % 15 == 0 else "")

@@ -180,7 +180,8 @@ class Export(BaseHandler, access=Access.FRIEND):
         sheet = csv.writer(out)
         sheet.writerow([f"time ({where})", *(tame(names(field, line.key)) for line in chart.series)])
         for i, at in enumerate(chart.buckets):
-            when = f"{datetime.fromtimestamp(at, where):%Y-%m-%d %H:%M}"
+            moment = datetime.fromtimestamp(at, where)
+            when = f"{moment:%Y-%m-%d} {format.time_of_day(moment)}"
             sheet.writerow([when, *(line.values[i] for line in chart.series)])
         self._name(metric, ask, "csv")
         self.finish(out.getvalue())
