@@ -59,7 +59,6 @@ STOPPING = [case for case in EACH_CLIENT if case.client != "opencode"]
 @pytest.mark.parametrize("case", STOPPING, ids=lambda case: case.name)
 def test_an_empty_pool_is_told_once_and_not_hammered(scene: Stage) -> None:
     ran = scene.run(scene.case.first)
-    assert ran.seconds < 45, scene.told(ran)
     assert REASON.search(shown(ran)), scene.told(ran)
     assert RETURN.search(shown(ran)), scene.told(ran)
     assert 1 <= asked(scene) <= MOST_REQUESTS, scene.told(ran)
