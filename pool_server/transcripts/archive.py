@@ -53,6 +53,19 @@ class KeptOfPerson(msgspec.Struct):
     shared: int
 
 
+class PersonWithTranscripts(msgspec.Struct):
+    """The same for whoever may read what they shared, with their name."""
+
+    user: str
+    name: str
+    conversations: int
+    exchanges: int
+    bytes: int
+    first: float | None
+    last: float | None
+    shared: list[KeptConversation]
+
+
 def slug(text: str, otherwise: str) -> str:
     """A name as a part of a path: `Claude Code/2.1` → claude-code-2-1."""
     return re.sub(r"[^a-z0-9_]+", "-", text.lower()).strip("-")[:64] or otherwise

@@ -8,7 +8,7 @@ import msgspec
 
 from pool_server.accounts.describe import ProviderStatus, QuotaWindowRow
 from pool_server.accounts.held_requests import HeldRequest
-from pool_server.transcripts.archive import KeptConversation
+from pool_server.transcripts.archive import PersonWithTranscripts
 from pool_server.web.usage_shapes import AccountUsage
 
 
@@ -397,17 +397,6 @@ class HeldAnswer(msgspec.Struct):
 
 class CancelledAnswer(msgspec.Struct):
     cancelled: str
-
-
-class PersonWithTranscripts(msgspec.Struct):
-    user: str
-    name: str
-    conversations: int
-    exchanges: int
-    bytes: int
-    first: float | None
-    last: float | None
-    shared: list[KeptConversation]
 
 
 class TranscriptsAnswer(msgspec.Struct):

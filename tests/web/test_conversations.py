@@ -60,8 +60,8 @@ def test_no_move_loses_more_than_was_there(turns: list[tuple[str, int, int]]) ->
 
 
 def test_the_share_of_caches() -> None:
-    assert cache_share({"input": 25, "cache_write": 25, "cache_read": 50}) == 50
-    assert cache_share({"input": 0, "cache_write": 0, "cache_read": 0}) is None
+    assert cache_share(25, 50, 25) == 50
+    assert cache_share(0, 0, 0) is None
 
 
 def test_a_friend_sees_their_own_without_accounts_and_the_operator_sees_all(friends: Site) -> None:

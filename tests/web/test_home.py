@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pool_server.core.enums import Provider
-from pool_server.core.settings import COUNTED_LIMITS
+from pool_server.core.settings import COUNTED_LIMITS, Limits
+from pool_server.users import LimitStanding
 from pool_server.users.models import SERVER
 from pool_server.web.base.shared import limits
 from pool_server.web.base.shared.headroom import ProviderRow
@@ -24,12 +26,9 @@ SPENT = ProviderRow(Provider.CODEX, "Codex", 0, 1, "bad", "0 of 1 account ready"
 
 def rows(**used: tuple[float, float]) -> list[limits.LimitRow]:
     """Limits by name: (used, limit)."""
-    told = {
-        "limits": {name: most for name, (_, most) in used.items()},
-        "used": {name: have for name, (have, _) in used.items()},
-        "frees": dict.fromkeys(used, NOW + 29_160),
-    }
-    return limits.rows(told, NOW)
+    most = msgspec.convert({name: int(most) for name, (_, most) in used.items()}, Limits)
+    have = {name: have for name, (have, _) in used.items()}
+    return limits.rows(LimitStanding(most, have, dict.fromkeys(used, NOW + 29_160)), NOW)
 
 
 def test_a_used_up_limit_is_the_first_thing_said() -> None:

@@ -26,7 +26,7 @@ def cut(rows: list[dict[str, Any]], **chosen: str) -> Any:
         rows,
         asked,
         path="/people",
-        keep=lambda row: matches(row, asked["q"], ("name", "note")),
+        keep=lambda row: matches((row["name"], row["note"]), asked["q"]),
         key=lambda r: r["name"],
     )
 

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from pool_server.accounts.describe import PooledWindow, ProviderStatus
 from pool_server.core.enums import AccountState, Provider
+from pool_server.core.settings import Limits
+from pool_server.users import LimitStanding
 from pool_server.users.models import SERVER
 from pool_server.web.base.shared import limits
 from pool_server.web.status import line
@@ -26,7 +28,7 @@ def row(provider: str = "claude", **changes: Any) -> ProviderStatus:
 
 
 def own(percent: float) -> list[limits.LimitRow]:
-    told = {"limits": {"tokens_day": 100}, "used": {"tokens_day": percent}, "frees": {"tokens_day": NOW + 28_800}}
+    told = LimitStanding(Limits(tokens_day=100), {"tokens_day": percent}, {"tokens_day": NOW + 28_800})
     return limits.rows(told, NOW)
 
 

@@ -20,6 +20,7 @@ from pool_server.core import enums
 from pool_server.core.enums import AccountState, Provider
 from pool_server.core.settings import HIDDEN, Limits
 from pool_server.texts import format, labels
+from pool_server.users import LimitStanding
 from pool_server.web.base import html
 from pool_server.web.base.assets.bundle import assets
 from pool_server.web.base.assets.paths import templates_folder
@@ -184,11 +185,11 @@ def test_provider_words_name_every_state_but_ready() -> None:
 
 
 def test_limits_are_shown_where_they_are_set() -> None:
-    standing = {
-        "limits": {"tokens_day": 1000, "cost_week": 0.0, "requests_per_minute": None},
-        "used": {"tokens_day": 250.0, "cost_week": 0.0},
-        "frees": {"tokens_day": NOW + 60, "cost_week": NOW + 60},
-    }
+    standing = LimitStanding(
+        Limits(tokens_day=1000, cost_week=0.0),
+        {"tokens_day": 250.0, "cost_week": 0.0},
+        {"tokens_day": NOW + 60, "cost_week": NOW + 60},
+    )
     first, second = limits.rows(standing, NOW)
     assert (first.label, first.percent, first.words, first.frees) == ("Tokens a day", 25.0, "250 of 1,000", NOW + 60)
     assert (second.percent, second.frees) == (100.0, None)

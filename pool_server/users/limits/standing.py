@@ -74,7 +74,7 @@ class UserLimits:
 
     def of_key(self, key_id: str) -> dict[str, Any] | None:
         """The same of one key's own limits; None where it has none, or is no more."""
-        found = self._of_key(key_id)
+        found = self.key_standing(key_id)
         return None if found is None else found.described()
 
     def standing(self, user_id: str) -> LimitStanding:
@@ -86,7 +86,7 @@ class UserLimits:
 
     def of_caller(self, user_id: str, key_id: str) -> list[LimitStanding]:
         """What a caller is held to: their own limits, and those of the key they use ("" = none) where it has any."""
-        of_key = self._of_key(key_id) if key_id else None
+        of_key = self.key_standing(key_id) if key_id else None
         return [self.standing(user_id)] + ([of_key] if of_key is not None else [])
 
     def allowed(self, user_id: str, key_id: str) -> list[Limits]:
@@ -100,7 +100,8 @@ class UserLimits:
             found.append(key.limits)
         return found
 
-    def _of_key(self, key_id: str) -> LimitStanding | None:
+    def key_standing(self, key_id: str) -> LimitStanding | None:
+        """How a key's own limits stand; None where it has none, or is no more."""
         key = self._key(key_id)
         return None if key is None or key.limits == Limits() else self._standing(key.owner, key.limits, key.label)
 

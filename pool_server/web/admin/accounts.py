@@ -283,9 +283,9 @@ class SeveralAccountsPage(PageHandler, access=Access.ADMIN):
             plan = _(", API key") if row["kind"] == "api_key" else f" {(row['plan'] or '').replace('_', ' ')}"
             told = labels.PROVIDERS[provider] + plan.rstrip()
             owner = self._name(row["owner"]) if row["owner"] else ""
-            searched = {"id": row["id"], "label": row["label"], "told": told, "owner": owner}
+            searched = (row["id"], row["label"], told, owner)
             same = chosen["state"] in ("", state) and chosen["provider"] in ("", provider)
-            if row["id"] in ticked or (same and matches(searched, chosen["q"], tuple(searched))):
+            if row["id"] in ticked or (same and matches(searched, chosen["q"])):
                 name = labels.account_name(row["id"])
                 words, tone = labels.STATES[state], labels.TONES[state]
                 found.append(PickedAccount(row["id"], name, provider, told, owner, words, tone))

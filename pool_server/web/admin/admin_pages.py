@@ -86,7 +86,9 @@ def _wanted(row: dict[str, Any], chosen: dict[str, str]) -> bool:
     if chosen["id"]:
         return bool(row["id"] == chosen["id"])
     same = all(chosen[name] in ("", row[name]) for name in ("state", "provider"))
-    return same and matches(row, chosen["q"], ("id", "label", "owner", "owner_name", "plan", "provider_name"))
+    return same and matches(
+        (row.get(name) for name in ("id", "label", "owner", "owner_name", "plan", "provider_name")), chosen["q"]
+    )
 
 
 def _listed(row: dict[str, Any]) -> dict[str, Any]:
@@ -139,12 +141,12 @@ class PeoplePage(PageHandler, access=Access.ADMIN):
             everybody,
             chosen,
             path="/people",
-            keep=lambda row: chosen["state"] in ("", row["state"]) and matches(row, chosen["q"], ("name", "note")),
+            keep=lambda row: chosen["state"] in ("", row["state"]) and matches((row["name"], row["note"]), chosen["q"]),
             key=SORTS[chosen["sort"]][1],
         )
         await users.limits.fetch([row["id"] for row in listing.rows])
         for row in listing.rows:
-            row["bars"] = limits.rows(users.limits.of(row["id"]), now)
+            row["bars"] = limits.rows(users.limits.standing(row["id"]), now)
         self.page(
             "people.html",
             title="People",
@@ -164,15 +166,13 @@ class PersonPage(PageHandler, access=Access.ADMIN):
         users = self.ctx.users
         row = users.people.get(user)
         await users.limits.fetch([user], [key["id"] for key in users.people.list_keys(user)])
-        standing = users.limits.of(user)
         ledger, names = self.ctx.ledger, Names(self.ctx, asking.viewer(self))
         latest = await ledger.ask(ledger.log.latest, user, LATEST)
         self.page(
             "person.html",
             title=row["name"],
             row=row,
-            standing=standing,
-            bars=limits.rows(standing, self.ctx.clock()),
+            bars=limits.rows(users.limits.standing(user), self.ctx.clock()),
             used=await limits.used(self.ctx, user),
             keys=await limits.keys(self.ctx, user),
             counted=COUNTED_LIMITS,
@@ -190,7 +190,7 @@ class PersonKeyPage(PageHandler, access=Access.ADMIN):
         values = await key_changes.page_values(self.ctx, user, key)
         up = (f"/people/{user}", row["name"])
         call = f"/admin/pool-users/{user}/keys/{key}"
-        self.page("key.html", title=values["key"]["label"], **values, up=up, call=call)
+        self.page("key.html", title=values.key.label, **values._asdict(), up=up, call=call)
 
 
 class AuditPage(PageHandler, access=Access.ADMIN):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from pool_server.accounts import SelectionRequest
@@ -71,6 +72,19 @@ def servers(explained: list[dict[str, Any]], now: float) -> list[ModelServer]:
     return found
 
 
+class ListedModel(NamedTuple):
+    """A row of the list: `price` in words, `context` in tokens, `week`: its sums of seven days, None: not used."""
+
+    id: str
+    provider: str
+    provider_name: str
+    price: str
+    context: int
+    week: Mapping[str, Any] | None
+    aliases: list[str]
+    fallbacks: list[str]
+
+
 class ModelsPage(PageHandler, access=Access.ADMIN):
     """A slim row a model, most used first; `?q=&page=`, and `?id=` opens one."""
 
@@ -82,16 +96,16 @@ class ModelsPage(PageHandler, access=Access.ADMIN):
         weeks = {row["key"]: row for row in used}
         settings, prices = ctx.settings.models, ctx.ledger.prices
         rows = [
-            {
-                "id": one.id,
-                "provider": one.family or one.owner,
-                "provider_name": provider_name(one.family or one.owner),
-                "price": price(prices, one.id, now),
-                "context": one.context,
-                "week": weeks.get(one.id),
-                "aliases": sorted(name for name, to in settings.aliases.items() if to == one.id),
-                "fallbacks": [step.model for step in settings.fallbacks.get(one.id, ())],
-            }
+            ListedModel(
+                one.id,
+                one.family or one.owner,
+                provider_name(one.family or one.owner),
+                price(prices, one.id, now),
+                one.context,
+                weeks.get(one.id),
+                sorted(name for name, to in settings.aliases.items() if to == one.id),
+                [step.model for step in settings.fallbacks.get(one.id, ())],
+            )
             for one in served
         ]
         listing = page_of(
@@ -99,17 +113,17 @@ class ModelsPage(PageHandler, access=Access.ADMIN):
             chosen,
             path="/admin/models",
             keep=lambda row: (
-                row["id"] == chosen["id"] if chosen["id"] else matches(row, chosen["q"], ("id", "provider_name"))
+                row.id == chosen["id"] if chosen["id"] else matches((row.id, row.provider_name), chosen["q"])
             ),
-            key=lambda row: (-(row["week"] or {}).get("total_tokens", 0), row["provider"], row["id"]),
+            key=lambda row: (-(row.week or {}).get("total_tokens", 0), row.provider, row.id),
         )
-        opened = next((row for row in listing.rows if row["id"] == chosen["id"]), None)
+        opened = next((row for row in listing.rows if row.id == chosen["id"]), None)
         self.page(
             "models.html",
             title="Models",
             listing=listing,
             chosen=chosen,
-            unpriced=sum(not row["price"] for row in rows),
+            unpriced=sum(not row.price for row in rows),
             dated=format.duration(prices.age_days(now) * DAY),
-            servers=servers(ctx.accounts.explain(request(opened["id"], opened["provider"])), now) if opened else [],
+            servers=servers(ctx.accounts.explain(request(opened.id, opened.provider)), now) if opened else [],
         )

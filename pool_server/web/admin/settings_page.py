@@ -125,7 +125,7 @@ class SettingsPage(PageHandler, access=Access.ADMIN):
         chosen = {"q": asking.text(self, "q"), "changed": asking.word(self, "changed", ("1",), "")}
         groups: dict[str, list[SettingRow]] = {}
         for row in every:
-            wanted = matches(row._asdict(), chosen["q"], ("key", "words"))
+            wanted = matches((row.key, row.words), chosen["q"])
             if wanted and (row.changed or not chosen["changed"]):
                 groups.setdefault(row.key.rpartition(".")[0], []).append(row)
         self.page(

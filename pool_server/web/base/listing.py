@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Generic, NamedTuple, TypeVar
 from urllib.parse import urlencode
 
 PER_PAGE = 50
 
 
-class PageOfRows(NamedTuple):
+T = TypeVar("T")
+
+
+class PageOfRows(NamedTuple, Generic[T]):
     """One page of a list: its rows, how many there are in all and how many were asked for, links to its neighbours
     ("" = none)."""
 
-    rows: list[dict[str, Any]]
+    rows: list[T]
     total: int
     found: int
     first: int
@@ -21,22 +24,22 @@ class PageOfRows(NamedTuple):
     later: str
 
 
-def matches(row: Mapping[str, Any], words: str, names: Sequence[str]) -> bool:
-    """Whether every word searched for is in one of the row's fields `names`; nothing searched for is everything."""
+def matches(texts: Iterable[str | None], words: str) -> bool:
+    """Whether every word searched for is in one of a row's texts; nothing searched for is everything."""
     if not words:
         return True
-    text = " ".join(str(row.get(name) or "") for name in names).casefold()
+    text = " ".join(text or "" for text in texts).casefold()
     return all(word in text for word in words.casefold().split())
 
 
 def page_of(
-    rows: Iterable[dict[str, Any]],
+    rows: Iterable[T],
     chosen: Mapping[str, str],
     *,
     path: str,
-    keep: Callable[[dict[str, Any]], bool],
-    key: Callable[[dict[str, Any]], Any],
-) -> PageOfRows:
+    keep: Callable[[T], bool],
+    key: Callable[[T], Any],
+) -> PageOfRows[T]:
     """`chosen` is what the address says; its "page" counts from 1, anything else in it is the first page."""
     every = list(rows)
     found = sorted((row for row in every if keep(row)), key=key)

@@ -11,6 +11,8 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
+import msgspec
+
 from pool_server.core.enums import CredentialKind
 from pool_server.language import gettext as _
 from pool_server.language import marked
@@ -70,27 +72,55 @@ def bills(
     return found, unknown
 
 
+class PersonBill(msgspec.Struct, frozen=True):
+    """What a person owes in dollars, in all and by account; `unpriced` requests are in no part."""
+
+    user: str
+    name: str
+    usd: float
+    unpriced: int
+    accounts: dict[str, float]
+
+
+class BilledAccount(msgspec.Struct, frozen=True):
+    """What an account cost; `measured`: split by headroom, else by use."""
+
+    account: str
+    price_usd: float
+    measured: bool
+    unpriced: int
+
+
+class MonthBill(msgspec.Struct, frozen=True):
+    """`without_price`: the subscriptions whose price nobody told."""
+
+    month: str
+    people: list[PersonBill]
+    accounts: list[BilledAccount]
+    without_price: list[str]
+
+
 class BillHandler(PageHandler, abstract=True):
     """What page and data have in common."""
 
-    async def gather(self) -> tuple[BilledMonth, dict[str, Any]]:
-        """The month and `{"month","people","accounts","without_price"}`."""
+    async def gather(self) -> tuple[BilledMonth, MonthBill]:
+        """The month, and what is owed of it."""
         ctx = self.ctx
         asked = month(self.get_query_argument("month", ""), ctx.clock(), ZoneInfo(ctx.settings.ledger.timezone))
         found, unknown = await asyncio.to_thread(bills, ctx, ctx.accounts.brief_all(), asked)
         names, sums = Names(ctx, asking.viewer(self)), totals(found)
         people = [
-            {"user": user, "name": _(_OUTSIDE) if user == OUTSIDE else names.user(user), "usd": usd,
-             "unpriced": sum(bill.unpriced.get(user, 0) for bill in found),
-             "accounts": {bill.account: bill.people[user] for bill in found if user in bill.people}}
+            PersonBill(
+                user, _(_OUTSIDE) if user == OUTSIDE else names.user(user), usd,
+                sum(bill.unpriced.get(user, 0) for bill in found),
+                {bill.account: bill.people[user] for bill in found if user in bill.people},
+            )
             for user, usd in sorted(sums.items(), key=lambda pair: (pair[0] == OUTSIDE, -pair[1], pair[0]))
         ]  # fmt: skip
         accounts = [
-            {"account": bill.account, "price_usd": bill.price_usd, "measured": bill.measured,
-             "unpriced": sum(bill.unpriced.values())}
-            for bill in found
-        ]  # fmt: skip
-        return asked, {"month": asked.name, "people": people, "accounts": accounts, "without_price": unknown}
+            BilledAccount(bill.account, bill.price_usd, bill.measured, sum(bill.unpriced.values())) for bill in found
+        ]
+        return asked, MonthBill(asked.name, people, accounts, unknown)
 
 
 class Bill(BillHandler, access=Access.ADMIN):
@@ -107,11 +137,11 @@ class Bill(BillHandler, access=Access.ADMIN):
             self.answer(told)
             return
         out = io.StringIO()
-        sheet, accounts = csv.writer(out), [row["account"] for row in told["accounts"]]
+        sheet, accounts = csv.writer(out), [row.account for row in told.accounts]
         sheet.writerow(["person", "total_usd", "requests_without_price", *map(tame, accounts)])
-        for row in told["people"]:
-            parts = [f"{row['accounts'].get(account, 0.0):.2f}" for account in accounts]
-            sheet.writerow([tame(row["name"]), f"{row['usd']:.2f}", row["unpriced"], *parts])
+        for row in told.people:
+            parts = [f"{row.accounts.get(account, 0.0):.2f}" for account in accounts]
+            sheet.writerow([tame(row.name), f"{row.usd:.2f}", row.unpriced, *parts])
         self.set_header("Content-Type", "text/csv; charset=utf-8")
         self.set_header("Content-Disposition", f'attachment; filename="bill-{asked.name}.csv"')
         self.finish(out.getvalue())
@@ -122,10 +152,10 @@ class BillPage(BillHandler, access=Access.ADMIN):
 
     async def get(self) -> None:
         asked, told = await self.gather()
-        whole = sum(row["price_usd"] for row in told["accounts"])
+        whole = sum(row.price_usd for row in told.accounts)
         running = asked.frm <= self.ctx.clock() < asked.to
-        unpriced = sum(row["unpriced"] for row in told["accounts"])
-        names, more = told["without_price"][:MOST_NAMED], len(told["without_price"]) - MOST_NAMED
+        unpriced = sum(row.unpriced for row in told.accounts)
+        names, more = told.without_price[:MOST_NAMED], len(told.without_price) - MOST_NAMED
         without_price = ", ".join(names) + (_(" and {more} more", more=more) if more > 0 else "")
         self.page(
             "bill.html", title="Bill", asked=asked, told=told, whole=whole, unpriced=unpriced, running=running,

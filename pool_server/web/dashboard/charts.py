@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import datetime, tzinfo
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
@@ -203,10 +203,9 @@ def _when(chart: UsageSeries, axis: Sequence[Point], i: int) -> str:
     return _("in the {week}", week=label) if chart.every == 7 else _("on {day}", day=label)
 
 
-def cache(chart: UsageSeries, total: dict[str, Any], where: tzinfo) -> Chart:
-    """The share of what was sent that came from a cache."""
+def cache(chart: UsageSeries, share: float | None, where: tzinfo) -> Chart:
+    """The share of what was sent that came from a cache; `share` of the whole range, 0 to 1, None: nothing was sent."""
     values = _only(chart)
-    share = total["cache_share"]
     known = [(value, i) for i, value in enumerate(values) if value is not None]
     axis = points(chart, where)
     sentence = _("Nothing was sent, so nothing could come from a cache.")

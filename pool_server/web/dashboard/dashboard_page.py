@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
@@ -101,6 +101,48 @@ def gather(
     )
 
 
+class NowValues(NamedTuple):
+    """The first screen."""
+
+    rooms: list[first.HeadroomLine]
+    resets: list[first.Reset]
+    hands: list[first.AttentionItem]
+    burning: str
+    today: list[first.Compared]
+
+
+class RangeValues(NamedTuple):
+    """What follows the range and filters. `mine`: the sums are the reader's own; `singles`: may the requests behind a
+    sum be seen?"""
+
+    mine: bool
+    singles: bool
+    total: Mapping[str, Any]
+    notes: price_notes.PriceNotes
+    price_lines: bool
+    differences: dict[str, str]
+    before: str
+    use: charts.Chart
+    small: tuple[charts.Chart, ...]
+    causes: list[tables.Cause]
+    faults: list[tables.Cause]
+    causes_sentence: str
+    heat: tables.Heat
+    people: list[tables.PersonUsage]
+    more_people: bool
+    floor_cost: float = FLOOR_COST
+
+
+class AddressValues(NamedTuple):
+    """The link that changes one thing of the address, what was chosen, and the choices of the filter form."""
+
+    link: Callable[..., str]
+    chosen: dict[str, str]
+    dates: list[str]
+    choices: dict[str, list[tuple[str, str]]]
+    ready: AccountState = AccountState.READY
+
+
 class AnalyticsPage(PageHandler, access=Access.FRIEND):
     """The dashboard; range, filters, split and measure are in the address. Friends get the same parts, narrower."""
 
@@ -139,9 +181,9 @@ class AnalyticsPage(PageHandler, access=Access.FRIEND):
             names=names,
             found=found,
             account_name=account_name,
-            **self._now(who, ask, told, providers, accounts, found, now),
-            **self._range(who, ask, field, found, names),
-            **self._address(ask, field, found, names),
+            **self._now(who, ask, told, providers, accounts, found, now)._asdict(),
+            **self._range(who, ask, field, found, names)._asdict(),
+            **self._address(ask, field, found, names)._asdict(),
             more_accounts=max(0, len(accounts) - SHOWN_ACCOUNTS),
             accounts=tables.accounts(
                 shown,
@@ -164,24 +206,22 @@ class AnalyticsPage(PageHandler, access=Access.FRIEND):
         accounts: list[dict[str, Any]],
         found: Gathered,
         now: float,
-    ) -> dict[str, Any]:
-        """The first screen."""
+    ) -> NowValues:
         in_flight = sum(row.in_flight for row in providers)
-        return {
-            "rooms": first.rooms(providers, told["providers"], found.hours, now),
-            "resets": first.resets(told["resets"], now) if who.admin else first.shared_resets(providers, now),
-            "hands": self._hands(accounts, now) if who.admin else [],
-            "burning": first.burning(list(found.hours.values()), in_flight, mine=_own(who, ask)),
-            "today": found.today,
-        }
+        return NowValues(
+            first.rooms(providers, told["providers"], found.hours, now),
+            first.resets(told["resets"], now) if who.admin else first.shared_resets(providers, now),
+            self._hands(accounts, now) if who.admin else [],
+            first.burning(list(found.hours.values()), in_flight, mine=_own(who, ask)),
+            found.today,
+        )
 
     def _hands(self, accounts: list[dict[str, Any]], now: float) -> list[first.AttentionItem]:
         """What the operator has to do, and what is wrong beside it."""
         wrong = [first.AttentionItem("warn", words, "") for words in banner.others(self.ctx)]
         return first.hands(accounts, self.ctx.accounts.rejected(), now) + wrong
 
-    def _range(self, who: Viewer, ask: UsageQuery, field: str | None, found: Gathered, names: Names) -> dict[str, Any]:
-        """What follows the range and filters."""
+    def _range(self, who: Viewer, ask: UsageQuery, field: str | None, found: Gathered, names: Names) -> RangeValues:
         total, where = found.summary["total"], ZoneInfo(ask.zone)
         began = charts.begins(found.use)
         first_shown = began if found.use.step == found.cache.step else 0
@@ -189,35 +229,33 @@ class AnalyticsPage(PageHandler, access=Access.FRIEND):
         mine, shown = _own(who, ask), FEW_PEOPLE if who.admin else SHOWN_PEOPLE
         earlier = (period_before.BEFORE[ask.span], found.used_before) if found.used_before is not None else None
         causes = tables.causes(total, own=mine)
-        return {
-            "mine": mine,
-            "singles": who.admin or mine,  # may the requests behind a sum be seen?
-            "total": total,
-            "notes": price_notes.notes(total, found.summary["models"], self.ctx.ledger.prices, self.ctx.clock()),
-            "price_lines": who.admin,
-            "floor_cost": FLOOR_COST,
-            "differences": period_before.differences(total, found.before),
-            "before": period_before.BEFORE[ask.span],
-            "use": charts.use(
+        return RangeValues(
+            mine=mine,
+            singles=who.admin or mine,
+            total=total,
+            notes=price_notes.notes(total, found.summary["models"], self.ctx.ledger.prices, self.ctx.clock()),
+            price_lines=who.admin,
+            differences=period_before.differences(total, found.before),
+            before=period_before.BEFORE[ask.span],
+            use=charts.use(
                 charts.cut(found.use, began), field, names, where, SPANS[ask.span], quiet=began > 0, before=earlier
             ),
-            "small": (
-                charts.cache(charts.cut(found.cache, first_shown), total, where),
+            small=(
+                charts.cache(charts.cut(found.cache, first_shown), total["cache_share"], where),
                 charts.latency(
                     "first_byte", times["first_byte_p50"], times["first_byte_p95"], total["first_byte_ms"], where
                 ),
                 charts.latency("total", times["total_p50"], times["total_p95"], total["total_ms"], where),
             ),
-            "causes": causes,
-            "faults": tables.faults(total),
-            "causes_sentence": tables.causes_sentence(total, causes),
-            "heat": tables.heat(found.heat, ask.frm, where),
-            "people": tables.people(found.people, names)[:shown],
-            "more_people": len(found.people) > shown,
-        }
+            causes=causes,
+            faults=tables.faults(total),
+            causes_sentence=tables.causes_sentence(total, causes),
+            heat=tables.heat(found.heat, ask.frm, where),
+            people=tables.people(found.people, names)[:shown],
+            more_people=len(found.people) > shown,
+        )
 
-    def _address(self, ask: UsageQuery, field: str | None, found: Gathered, names: Names) -> dict[str, Any]:
-        """The links that change one thing of the address, and the choices of the filter form."""
+    def _address(self, ask: UsageQuery, field: str | None, found: Gathered, names: Names) -> AddressValues:
         chosen = {name: value for name in KEPT if (value := asking.text(self, name))}
         if chosen.get("by", field) != (field or "none"):
             del chosen["by"]
@@ -229,18 +267,17 @@ class AnalyticsPage(PageHandler, access=Access.FRIEND):
         where = ZoneInfo(ask.zone)
         dates = [f"{datetime.fromtimestamp(at, where):%Y-%m-%d}" for at in (ask.frm, ask.to - 2)]
         picked = ask.filters
-        return {
-            "link": link,
-            "chosen": chosen,
-            "dates": dates,
-            "choices": {
+        return AddressValues(
+            link,
+            chosen,
+            dates,
+            {
                 "user": _choices([row["key"] for row in found.people if row["key"]], picked.user, names.user),
                 "provider": [(one.value, labels.PROVIDERS[one]) for one in self.ctx.accounts.offered()],
                 "model": _choices([row["key"] for row in found.models if row["key"]], picked.model, str),
                 "account": _choices([row["key"] for row in found.accounts if row["key"]], picked.account, str),
             },
-            "ready": AccountState.READY,
-        }
+        )
 
 
 FIELDS = Words(

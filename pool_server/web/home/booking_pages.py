@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 import msgspec
 
 from pool_server.core.enums import Provider
+from pool_server.core.settings import BookingSettings
 from pool_server.language import gettext as _
 from pool_server.texts import labels
 from pool_server.users.bookings import Booking
@@ -110,17 +111,26 @@ def rows(handler: BaseHandler) -> list[BookingRow]:
     return [_row(one, names, handler) for one in handler.ctx.users.bookings.coming()]
 
 
-def page_values(handler: BaseHandler) -> dict[str, Any]:
-    """What a home page shows of them; nothing of it where nobody can book."""
+class BookingValues(NamedTuple):
+    """What a home page shows of bookings; nothing where nobody can book. `bookable`: providers with their labels."""
+
+    bookings: list[BookingRow]
+    bookable: list[tuple[str, str]]
+    booking_terms: BookingSettings
+    booking_percent: str
+
+
+def page_values(handler: BaseHandler) -> BookingValues:
+    """For the reader's home page."""
     ctx, settings = handler.ctx, handler.ctx.settings.bookings
     offered = bool(settings.most_percent) and not ctx.local
     there = [one for one in Provider if ctx.accounts.has(one) and ctx.accounts.glance(one)[0] is not None]
-    return {
-        "bookings": rows(handler) if offered else [],
-        "bookable": [(one.value, labels.PROVIDERS[one]) for one in there if offered],
-        "booking_terms": settings,
-        "booking_percent": f"{min(USUAL_PERCENT, settings.most_percent):g}",
-    }
+    return BookingValues(
+        rows(handler) if offered else [],
+        [(one.value, labels.PROVIDERS[one]) for one in there if offered],
+        settings,
+        f"{min(USUAL_PERCENT, settings.most_percent):g}",
+    )
 
 
 def _row(made: Booking, names: Names, handler: BaseHandler) -> BookingRow:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from pool_server.core.enums import Outcome, Provider
 from pool_server.language import gettext as _
@@ -17,6 +18,7 @@ from pool_server.web.base.proxies import base_url
 from pool_server.web.base.shared import headline, headroom, limits, request_rows, standing
 from pool_server.web.home import booking_pages, operator_home, own_account
 from pool_server.web.onboarding import private_authority, snippets
+from pool_server.web.onboarding.steps import Client, Step
 
 LOCAL_KEY = "local"  # any word does: local mode asks for no key, but the clients want to send one
 LOCAL_TICKET = "local"  # nothing is handed out that would need a secret
@@ -38,6 +40,20 @@ def local_tickets(ctx: WebContext) -> list[str]:
         return [LOCAL_TICKET]
     slot = int(ctx.clock() // _TICKET_S)
     return [ctx.users.page_token(f"local set-up {one}") for one in (slot, slot - 1)]
+
+
+class SetupValues(NamedTuple):
+    """What the set-up tabs show. `tickets`: client → the ticket of its one-line command; `bars`: client → its status
+    bar; `trust`: the lines about a private authority."""
+
+    base: str
+    clients: tuple[Client, ...]
+    endpoints: tuple[snippets.Endpoint, ...]
+    tickets: dict[str, str]
+    trust: tuple[Step, ...]
+    bars: dict[str, tuple[Step, ...]] = snippets.BARS
+    key_place: str = KEY_PLACE
+    one_line: Callable[[str, str, str], tuple[Step, Step]] = snippets.one_line
 
 
 class HomePage(PageHandler, abstract=True):
@@ -70,7 +86,7 @@ class HomePage(PageHandler, abstract=True):
         ctx, base = self.ctx, self.base_url()
         key = local_key(ctx) if principal.local else first_key or KEY_PLACE
         latest = await ctx.ledger.ask(ctx.ledger.log.latest, principal.user, LATEST)
-        bars = [] if principal.local else limits.rows(ctx.users.limits.of(principal.user), ctx.clock())
+        bars = [] if principal.local else limits.rows(ctx.users.limits.standing(principal.user), ctx.clock())
         providers = headroom.provider_rows(ctx)
         values: dict[str, Any] = {
             "first_key": first_key,
@@ -89,11 +105,13 @@ class HomePage(PageHandler, abstract=True):
             "folded": any(record.outcome == Outcome.OK for record in latest) and not first_key,
             "wanted": self.get_query_argument("client", ""),
             "held": await asyncio.to_thread(ctx.accounts.held.listed, principal.user),
-            **booking_pages.page_values(self),
+            **booking_pages.page_values(self)._asdict(),
             "transcripts_offered": ctx.transcripts.offered,
             "transcripts_since": ctx.users.consents.given(principal.user),
             "latest": [request_rows.row(record) for record in latest],
-            **self._setup(base, key, {cli: await self.ticket(principal, cli) for cli in client_settings.CLIS}),
+            **self._setup(
+                base, key, {cli: await self.ticket(principal, cli) for cli in client_settings.CLIS}
+            )._asdict(),
             "local": principal.local,
             "principal": principal,
             "by_key": await ctx.users.sessions.entered_by_key(self.session_cookie) and not first_key,
@@ -110,21 +128,19 @@ class HomePage(PageHandler, abstract=True):
         """The operator's home; they are no friend of their own, so their lines wait for a key."""
         base = self.base_url()
         found = await operator_home.values(self)
-        self.page("operator.html", title="Home", **found, **self._setup(base, KEY_PLACE, {}), first_key="", local=False)
+        values = {**found._asdict(), **found.booking._asdict(), **self._setup(base, KEY_PLACE, {})._asdict()}
+        self.page("operator.html", title="Home", **values, first_key="", local=False)
 
-    def _setup(self, base: str, key: str, tickets: dict[str, str]) -> dict[str, Any]:
+    def _setup(self, base: str, key: str, tickets: dict[str, str]) -> SetupValues:
         """What the set-up tabs show; without tickets there is no one-line command."""
         serving = self._serving()
-        return {
-            "base": base,
-            "clients": snippets.usable_first(snippets.clients(base, key, snippets.usable_model(serving)), serving),
-            "endpoints": snippets.endpoints(base),
-            "one_line": snippets.one_line,
-            "tickets": tickets,
-            "bars": snippets.BARS,
-            "key_place": KEY_PLACE,
-            "trust": private_authority.trust(private_authority.certificates(self.ctx.settings.tls_ca)),
-        }
+        return SetupValues(
+            base,
+            snippets.usable_first(snippets.clients(base, key, snippets.usable_model(serving)), serving),
+            snippets.endpoints(base),
+            tickets,
+            private_authority.trust(private_authority.certificates(self.ctx.settings.tls_ca)),
+        )
 
     def _serving(self) -> frozenset[str]:
         """The providers that can serve now."""

@@ -6,7 +6,6 @@ import asyncio
 from collections import deque
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import msgspec
 from tornado.iostream import StreamClosedError
@@ -16,6 +15,7 @@ from pool_server.alerts.destinations import TargetKind
 from pool_server.core.enums import NoticeWhen
 from pool_server.language import gettext as _
 from pool_server.transcripts import archive
+from pool_server.transcripts.archive import KeptConversation, PersonWithTranscripts
 from pool_server.users import Principal
 from pool_server.users.consents import Notice
 from pool_server.web.base.context import WebContext
@@ -82,7 +82,7 @@ class KeyPage(OwnHandler, access=Access.FRIEND):
 
     async def get(self, key: str) -> None:
         values = await key_changes.page_values(self.ctx, self.person.user, key)
-        self.page("key.html", title=values["key"]["label"], **values, up=("/", "Home"), call=f"/api/keys/{key}")
+        self.page("key.html", title=values.key.label, **values._asdict(), up=("/", "Home"), call=f"/api/keys/{key}")
 
 
 class OwnRequests(OwnHandler, access=Access.FRIEND):
@@ -131,6 +131,16 @@ class TranscriptShare(msgspec.Struct, forbid_unknown_fields=True):
     shared: bool
 
 
+class OwnKept(msgspec.Struct, frozen=True):
+    """Whether transcripts are offered and allowed (`since`, unix seconds), and what is kept of one's own."""
+
+    offered: bool
+    allowed: bool
+    since: float | None
+    keep_days: float
+    conversations: list[KeptConversation]
+
+
 class TranscriptHandler(PageHandler, abstract=True):
     """Transcripts of the caller's own exchanges; the operator sees whose there are, and those that were shared."""
 
@@ -141,14 +151,13 @@ class TranscriptHandler(PageHandler, abstract=True):
             raise ProblemError(409, "not_a_user", _("only pool users have transcripts; you are not signed in as one"))
         return self.principal.user
 
-    async def own(self) -> dict[str, Any]:
+    async def own(self) -> OwnKept:
         """How it stands with the caller."""
         transcripts, user = self.ctx.transcripts, self.owner
-        rows = [msgspec.to_builtins(one) for one in await transcripts.conversations(user)]
+        rows = await transcripts.conversations(user)
         since = self.ctx.users.consents.given(user)
         keep_days = self.ctx.settings.transcripts.keep_days
-        return {"offered": transcripts.offered, "allowed": since is not None, "since": since,
-                "keep_days": keep_days, "conversations": rows}  # fmt: skip
+        return OwnKept(transcripts.offered, since is not None, since, keep_days, rows)
 
     async def place(self, user: str, identifier: str) -> Path:
         found = await self.ctx.transcripts.find(user, identifier)
@@ -319,14 +328,18 @@ class TranscriptsPage(TranscriptHandler, access=Access.FRIEND):
             )
 
 
-async def people_with_transcripts(handler: TranscriptHandler) -> list[dict[str, Any]]:
+async def people_with_transcripts(handler: TranscriptHandler) -> list[PersonWithTranscripts]:
     """A row a person: how many there are, and the conversations they shared."""
     ctx, rows = handler.ctx, []
     names = Names(ctx, query_params.viewer(handler))
     for kept in await ctx.transcripts.everybody():
         shared = [one for one in await ctx.transcripts.conversations(kept.user) if one.shared] if kept.shared else []
-        told = msgspec.to_builtins(kept) | {"name": names.user(kept.user)}
-        rows.append(told | {"shared": [msgspec.to_builtins(one) for one in shared]})
+        rows.append(
+            PersonWithTranscripts(
+                kept.user, names.user(kept.user), kept.conversations, kept.exchanges, kept.bytes, kept.first, kept.last,
+                shared,
+            )
+        )  # fmt: skip
     return rows
 
 

@@ -4,7 +4,7 @@ A friend sees their own, without the names of accounts; the operator sees everyb
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -57,10 +57,25 @@ def moves(records: Sequence[UsageRecord], reread: Reread) -> list[Move]:
     return found
 
 
-def cache_share(sums: dict[str, Any]) -> float | None:
-    """The percentage of what was read that came from a cache; None where nothing was read."""
-    read = sums["input"] + sums["cache_read"] + sums["cache_write"]
-    return 100.0 * sums["cache_read"] / read if read else None
+class ConversationUse(NamedTuple):
+    """A conversation in the list. `share`: see `cache_share`; `at`: its last request (unix seconds)."""
+
+    key: str
+    title: str
+    who: str
+    at: float
+    requests: int
+    total_tokens: int
+    cost_usd: float
+    unpriced: int
+    share: float | None
+
+
+def cache_share(plain: int, cached: int, written: int) -> float | None:
+    """The percentage of what was read that came from a cache, by tokens that were sent in plain, read from a cache and
+    written to one; None where nothing was read."""
+    read = plain + cached + written
+    return 100.0 * cached / read if read else None
 
 
 class ConversationsPage(PageHandler, access=Access.FRIEND):
@@ -76,16 +91,20 @@ class ConversationsPage(PageHandler, access=Access.FRIEND):
         known, names = await ctx.ledger.ask(conversations, ctx), Names(ctx, who)
         people = {key: names.user(key) for key in {known.get(row["key"]).user for row in found if who.admin}}
 
-        def named(row: dict[str, Any]) -> dict[str, Any]:
+        def named(row: Mapping[str, Any]) -> ConversationUse:
             one = known.get(row["key"], "" if who.admin else who.user)
-            return {**row, "share": cache_share(row), "title": one.title, "at": one.at, "who": people.get(one.user, "")}
+            share = cache_share(row["input"], row["cache_read"], row["cache_write"])
+            return ConversationUse(
+                row["key"], one.title, people.get(one.user, ""), one.at, row["requests"], row["total_tokens"],
+                row["cost_usd"], row["unpriced"], share,
+            )  # fmt: skip
 
         listing = page_of(
             (named(row) for row in found if row["key"] not in ("", "other")),
             chosen,
             path="/analytics/conversations",
-            keep=lambda row: matches(row, chosen["q"], ("key", "title", "who")),
-            key=(lambda row: -row["at"]) if chosen["sort"] == "latest" else (lambda row: -row["total_tokens"]),
+            keep=lambda row: matches((row.key, row.title, row.who), chosen["q"]),
+            key=(lambda row: -row.at) if chosen["sort"] == "latest" else (lambda row: -row.total_tokens),
         )
         self.page("conversations.html", title="Conversations", listing=listing, chosen=chosen, admin=who.admin)
 
@@ -115,7 +134,7 @@ class ConversationPage(PageHandler, access=Access.FRIEND):
             moves=moved if who.admin else [move._replace(before="", after="") for move in moved],
             lost=None if any(move.cost is None for move in moved) else sum(move.cost or 0.0 for move in moved),
             sums=sums,
-            share=cache_share(sums),
+            share=cache_share(sums["input"], sums["cache_read"], sums["cache_write"]),
             cost=sum(one.cost or 0.0 for one in newest),
             unpriced=sum(one.cost is None and one.usage.counted for one in newest),
             whole=len(newest) < SHOWN,

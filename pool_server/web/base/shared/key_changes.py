@@ -3,12 +3,13 @@ how long its requests are held."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Mapping
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from pool_server.core.settings import COUNTED_LIMITS
+from pool_server.core.settings import COUNTED_LIMITS, CountedLimit
 from pool_server.language import gettext as _
 from pool_server.language import ngettext
 from pool_server.web.base.context import WebContext
@@ -69,13 +70,23 @@ def row(ctx: WebContext, user: str, key: str) -> dict[str, Any]:
     return found
 
 
-async def page_values(ctx: WebContext, user: str, key: str) -> dict[str, Any]:
-    """What the page of a key shows."""
-    found = next((one for one in await limits.keys(ctx, user) if one["id"] == key), None)
+class KeyValues(NamedTuple):
+    """What the page of a key shows: the key, its own limits by name, all that there are, and the waits to choose from
+    with their words."""
+
+    key: limits.KeyUse
+    own: Mapping[str, float | None]
+    counted: tuple[CountedLimit, ...]
+    waits: list[tuple[str, str]]
+
+
+async def page_values(ctx: WebContext, user: str, key: str) -> KeyValues:
+    """ProblemError 404 also for somebody else's key."""
+    found = next((one for one in await limits.keys(ctx, user) if one.id == key), None)
     if found is None:
         raise ProblemError(404, "not_found", _("there is no such key"))
-    own = (found["standing"] or {}).get("limits", {})
-    return {"key": found, "own": own, "counted": COUNTED_LIMITS, "waits": _waits(ctx, found["wait"])}
+    own = msgspec.structs.asdict(found.own) if found.own is not None else {}
+    return KeyValues(found, own, COUNTED_LIMITS, _waits(ctx, found.wait))
 
 
 def _waits(ctx: WebContext, now: str) -> list[tuple[str, str]]:

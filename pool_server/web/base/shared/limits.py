@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from pool_server.core.settings import COUNTED_LIMITS, Limits
 from pool_server.language import gettext as _
 from pool_server.ledger import Field, Filters
 from pool_server.texts import format
-from pool_server.users import Principal
+from pool_server.users import LimitStanding, Principal
 from pool_server.web.base.context import WebContext
 from pool_server.web.base.shared import price_notes
 from pool_server.web.base.shared.names import conversations
@@ -53,18 +54,17 @@ class LimitRow(NamedTuple):
         return "bad" if self.used_up else "warn" if self.percent >= 80 else ""
 
 
-def rows(standing: dict[str, Any], now: float, key: str = "") -> list[LimitRow]:
-    """The limits that are set, as `UserLimits.of` and `of_key` describe them; `key` is the label of the key whose own
-    they are."""
-    found = []
+def rows(standing: LimitStanding, now: float) -> list[LimitRow]:
+    """The limits that are set."""
+    found, key = [], standing.key
     for counted in COUNTED_LIMITS:
         name = counted.name
-        limit = standing["limits"].get(name)
+        limit = getattr(standing.limits, name)
         if limit is None:
             continue
-        used = standing["used"].get(name) or 0
+        used = standing.used.get(name) or 0
         say = format.money if counted.dollars else format.count
-        frees = standing["frees"].get(name)
+        frees = standing.frees.get(name)
         percent = 100.0 * used / limit if limit else 100.0
         words = _("{used} of {limit}", used=say(used), limit=say(limit))
         frees = frees if used and frees and frees > now else None
@@ -108,20 +108,39 @@ async def labelled(ctx: WebContext, user: str) -> list[tuple[str, list[dict[str,
     ]
 
 
-async def keys(ctx: WebContext, user: str) -> list[dict[str, Any]]:
-    """A user's keys, each with the tokens of its last 7 days, and its own limits as `rows`, the tightest first."""
+class KeyUse(NamedTuple):
+    """A key as pages show it: `tokens` of its last 7 days, `own` limits (None: it has none), their `bars`, the tightest
+    first. Times are unix seconds."""
+
+    id: str
+    label: str
+    created: float
+    expires: float | None
+    last_used: float | None
+    wait: str
+    tokens: int
+    own: Limits | None
+    bars: list[LimitRow]
+
+
+async def keys(ctx: WebContext, user: str) -> list[KeyUse]:
+    """A user's keys."""
     ledger, now, mine = ctx.ledger, ctx.clock(), Filters(user=user)
     top = ledger.queries.top
     found = await ledger.ask(top, "key", now - 6 * DAY, now + 1, mine, limit=MOST_KEYS, timed=False)
     tokens = {row["key"]: row["total_tokens"] for row in found}
     return [
-        {**key, "tokens": tokens.get(key["id"], 0), "bars": sorted(_bars(key, now), key=lambda bar: -bar.percent)}
-        for key in ctx.users.keys(user)
+        _key(row, tokens.get(row["id"], 0), ctx.users.limits.key_standing(row["id"]), now)
+        for row in ctx.users.people.list_keys(user)
     ]
 
 
-def _bars(key: dict[str, Any], now: float) -> list[LimitRow]:
-    return rows(key["standing"], now, key["label"]) if key["standing"] is not None else []
+def _key(row: Mapping[str, Any], tokens: int, standing: LimitStanding | None, now: float) -> KeyUse:
+    bars = [] if standing is None else sorted(rows(standing, now), key=lambda bar: -bar.percent)
+    own = None if standing is None else standing.limits
+    return KeyUse(
+        row["id"], row["label"], row["created"], row["expires"], row["last_used"], row["wait"], tokens, own, bars
+    )
 
 
 def of_caller(ctx: WebContext, who: Principal) -> list[LimitRow]:
@@ -129,7 +148,7 @@ def of_caller(ctx: WebContext, who: Principal) -> list[LimitRow]:
     if who.admin or who.local:
         return []
     now = ctx.clock()
-    return [row for one in ctx.users.limits.of_caller(who.user, who.key) for row in rows(one.described(), now, one.key)]
+    return [row for one in ctx.users.limits.of_caller(who.user, who.key) for row in rows(one, now)]
 
 
 async def price_notes_of(ctx: WebContext, user: str) -> PriceNotes:
