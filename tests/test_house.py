@@ -432,6 +432,7 @@ def test_what_is_listed_as_slow_is_there() -> None:
 
 
 UNTYPED_ROWS = 50  # of web/: functions that take or give a dict[str, Any]; typed rows bring it down, nothing raises it
+DIALECT_NAMED = 46  # files of the package that name a member of `Dialect`; asking `SPECS` brings it down
 HTML_IN_PYTHON = {"pool_server/web/base/html.py", "pool_server/web/sign_ins/qr.py"}
 
 
@@ -445,6 +446,18 @@ def _passes_dicts(node: ast.AST) -> bool:
 def test_no_more_functions_of_the_pages_pass_rows_without_types() -> None:
     found = [path for path in modules() if room(path) == "web" for node in nodes(path) if _passes_dicts(node)]
     assert len(found) <= UNTYPED_ROWS, Counter(str(path.relative_to(ROOT)) for path in found)
+
+
+def test_no_more_files_tell_dialects_apart_by_name() -> None:
+    named = [
+        str(path.relative_to(ROOT))
+        for path in modules()
+        if any(
+            isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "Dialect"
+            for node in nodes(path)
+        )
+    ]
+    assert len(named) <= DIALECT_NAMED, named
 
 
 def test_html_is_written_by_templates_and_few_pieces() -> None:

@@ -5,8 +5,6 @@ Pure: nothing here does I/O, keeps a clock or knows a provider.
 
 from __future__ import annotations
 
-from pool_server.core.enums import Dialect
-from pool_server.dialects import chat, gemini, messages, responses
 from pool_server.dialects.errors import ends_stream, error, header_safe, live_error, stream_error, ws_error
 from pool_server.dialects.live.asking import name_model
 from pool_server.dialects.meters import FrameMeter, frame_meter, meter
@@ -22,7 +20,7 @@ from pool_server.dialects.models import (
 from pool_server.dialects.references import made, references
 from pool_server.dialects.requests import SHEDDABLE, peek
 from pool_server.dialects.responses import next_sequence, response_object
-from pool_server.dialects.stream_usage import StreamUsagePolicy, ask_usage, host_of, without_usage
+from pool_server.dialects.specs import SPECS, ApiStyle, DialectSpec
 from pool_server.dialects.types import BadBodyError, BadEncodingError, BodyTooLargeError, ContinuationLostError, Meter
 from pool_server.dialects.usage import (
     BYTES_A_TOKEN,
@@ -37,30 +35,20 @@ from pool_server.dialects.wire.encoding import Inflater, decode_body
 from pool_server.dialects.wire.sealed import strip_sealed
 from pool_server.dialects.wire.splice import splice, without
 from pool_server.dialects.wire.sse import Scanner, data_of
+from pool_server.dialects.wire.stream_usage import StreamUsagePolicy, ask_usage, host_of, without_usage
 from pool_server.dialects.wire.unique import keys_once
-
-_KEEPALIVE = {
-    Dialect.RESPONSES: responses.KEEPALIVE,
-    Dialect.MESSAGES: messages.KEEPALIVE,
-    Dialect.CHAT: chat.KEEPALIVE,
-    Dialect.GEMINI: gemini.KEEPALIVE,
-    Dialect.CODE_ASSIST: gemini.KEEPALIVE,
-}
-
-
-def keepalive(dialect: Dialect) -> bytes:
-    """What a waiting client of this dialect survives between two events and takes as a sign of life."""
-    return _KEEPALIVE[dialect]
-
 
 __all__ = [
     "BYTES_A_TOKEN",
     "REQUEST_OUTPUT",
     "SHEDDABLE",
+    "SPECS",
+    "ApiStyle",
     "BadBodyError",
     "BadEncodingError",
     "BodyTooLargeError",
     "ContinuationLostError",
+    "DialectSpec",
     "FrameMeter",
     "Inflater",
     "Meter",
@@ -82,7 +70,6 @@ __all__ = [
     "header_tier",
     "host_of",
     "identity",
-    "keepalive",
     "keys_once",
     "live_error",
     "made",

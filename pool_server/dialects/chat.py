@@ -10,13 +10,11 @@ from msgspec.json import Decoder
 
 from pool_server.core.lenient_json import read_answer
 from pool_server.dialects.responses import STATUS as RESPONSES_STATUS
-from pool_server.dialects.stream_usage import only_usage
 from pool_server.dialects.types import FAULT, RENDERED, TERMINAL, USAGE, AnswerFacts, dumps, status_of, text
 from pool_server.dialects.usage import openai
 from pool_server.dialects.usage.served import word
 from pool_server.dialects.wire.sse import closes, data_of
-
-KEEPALIVE = b": keepalive\n\n"
+from pool_server.dialects.wire.stream_usage import only_usage
 
 # DashScope's own codes beside OpenAI's.
 STATUS = RESPONSES_STATUS | {

@@ -13,8 +13,6 @@ from pool_server.dialects.types import FAULT, RENDERED, TERMINAL, AnswerFacts, s
 from pool_server.dialects.usage import google
 from pool_server.dialects.wire.sse import closes, data_of
 
-KEEPALIVE = b"\n"
-
 # google.rpc status names and the HTTP status each is sent with.
 STATUS = {
     "INVALID_ARGUMENT": 400,

@@ -15,8 +15,6 @@ from pool_server.dialects.types import FAULT, RENDERED, TERMINAL, AnswerFacts, s
 from pool_server.dialects.usage import anthropic
 from pool_server.dialects.wire.sse import closes, data_of
 
-KEEPALIVE = b'event: ping\ndata: {"type":"ping"}\n\n'
-
 _SSE_TYPE = re.compile(rb'(?:event:[^\n]*\n)?data: ?\{"type": ?"(\w+)"')
 _EVENT_LINE = re.compile(rb"(?:^|\n)event: ?(\w+)")
 _DELTA = b'event: content_block_delta\ndata: {"type":"content_block_delta"'

@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from pool_server.core.enums import Dialect, ObjectKind
+from pool_server.dialects.specs import SPECS, ApiStyle
 from pool_server.dialects.types import BadBodyError
 
 Reference = tuple[ObjectKind, str]
@@ -28,18 +29,6 @@ _LONGEST = 500  # characters of an id
 # Names to search for: without the quote that begins them, so that a search may skip far, with the one that ends them,
 # so that words in a text do not count. OpenAI's many names in `_id` and `_ids` are found in one pass.
 _IDS = re.compile(rb'_ids?"(?<=file_id"|ile_ids"|tore_id"|ore_ids"|onse_id"|iner_id"|kill_id")')
-_RESPONSES_MARKS = (b'item_reference"', b'container"', b'conversation"', b'prompt"')
-_GOOGLE_MARKS = (
-    b'ri"', b'achedContent"', b'ached_content"', b'ileName"', b'ile_name"', b'earchStoreNames"', b'earch_store_names"',
-)  # fmt: skip
-_MARKS: dict[Dialect, tuple[bytes, ...]] = {
-    Dialect.RESPONSES: _RESPONSES_MARKS,
-    Dialect.CHAT: (*_RESPONSES_MARKS, b'voice"', b'video"', b'characters"'),
-    Dialect.MESSAGES: (b'file_id"', b'container"', b'skill_id"'),
-    Dialect.GEMINI: _GOOGLE_MARKS,
-    Dialect.CODE_ASSIST: _GOOGLE_MARKS,
-}
-_OPENAI = (Dialect.RESPONSES, Dialect.CHAT)
 # A letter, digit, underscore or hyphen written as an escape: no JSON writer does that, who hides a name may.
 _ESCAPED = re.compile(rb"\\u00(?:2[dD]|3\d|[46][1-9a-fA-F]|5[0-9aAfF]|7[0-9aA])")
 
@@ -114,10 +103,10 @@ def _shapes() -> Callable[[Dialect, bytes], bool]:
 
 def _marked(dialect: Dialect, data: bytes) -> bool:
     # From the end: CPython searches long data backwards more than twice as fast, and nearly all have no mark.
-    for mark in _MARKS[dialect]:
+    for mark in SPECS[dialect].marks:
         if data.rfind(mark) >= 0:
             return True
-    if dialect in _OPENAI and _IDS.search(data) is not None:
+    if SPECS[dialect].style is ApiStyle.OPENAI and _IDS.search(data) is not None:
         return True
     return data.rfind(rb"\u00") >= 0 and _ESCAPED.search(data) is not None
 
@@ -130,7 +119,7 @@ def _walked(dialect: Dialect, data: bytes) -> list[Reference]:
         return []
     except RecursionError:
         raise TooManyReferencesError("the request body is nested too deep") from None
-    read = _google if dialect in (Dialect.GEMINI, Dialect.CODE_ASSIST) else _openai
+    read = _google if SPECS[dialect].style is ApiStyle.GOOGLE else _openai
     found: dict[Reference, None] = {}
     for reference in _nodes(tree, read):
         found[reference] = None
@@ -273,7 +262,7 @@ def made(dialect: Dialect, kind: ObjectKind | None, data: bytes) -> list[Referen
 
 
 def _made(dialect: Dialect, kind: ObjectKind, answer: dict[str, Any]) -> list[Reference]:
-    if dialect is Dialect.GEMINI:
+    if SPECS[dialect].style is ApiStyle.GOOGLE:
         inner = answer.get("file")
         name = inner.get("name") if isinstance(inner, dict) else answer.get("name")
         named = google_name(name) if isinstance(name, str) else None

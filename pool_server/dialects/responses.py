@@ -19,8 +19,6 @@ from pool_server.dialects.usage import openai
 from pool_server.dialects.usage.served import word
 from pool_server.dialects.wire.sse import closes, data_of
 
-KEEPALIVE = b'event: keepalive\ndata: {"type":"keepalive"}\n\n'
-
 # An event's own type, where it comes first in the data, as every known server writes it.
 _SSE_TYPE = re.compile(rb'(?:event:[^\n]*\n)?data: ?\{"type": ?"([\w.-]+)"')
 _FRAME_TYPE = re.compile(rb'\s*\{\s*"type"\s*:\s*"([\w.-]+)"')

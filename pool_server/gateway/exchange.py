@@ -14,7 +14,7 @@ import msgspec
 
 from pool_server import dialects
 from pool_server.accounts import Decision, OnboardingError, RefreshError, SelectionRequest, serves_natively
-from pool_server.core.enums import Dialect, ErrorKind, FaultKind, ObjectKind, Operation, Provider, Transport
+from pool_server.core.enums import ErrorKind, FaultKind, ObjectKind, Operation, Provider, Transport
 from pool_server.core.models import Attempt, ClientCall, ClientError, Fault, Peek, UpstreamRequest, Usage, UsageRecord
 from pool_server.core.settings import Limits
 from pool_server.dialects.translation import TranslationError
@@ -160,7 +160,7 @@ class Exchange:
         route = self.route
         self._allowed = self.services.users.limits.allowed(self.principal.user, self.principal.key)
         # What lets a request in must be what the provider reads; a frame was judged when it came.
-        strict = not route.websocket and (route.dialect is Dialect.RESPONSES or bool(self._allowed))
+        strict = not route.websocket and (dialects.SPECS[route.dialect].continues_by_id or bool(self._allowed))
         self.peek = dialects.peek(
             route.operation, route.dialect, route.path, headers, body, credential=credential, strict=strict
         )
@@ -261,7 +261,7 @@ class Exchange:
     def _serve(self, model: str) -> None:
         """Lets another model than the one asked for serve."""
         self.peek.model = self.client_call.model = self.sent = model
-        if model != self.asked and self.route.dialect is Dialect.GEMINI:  # its clients name the model in the path
+        if model != self.asked and dialects.SPECS[self.route.dialect].model_in_path:
             self.client_call.path = self.route.path.replace(f"/{self.asked}:", f"/{model}:")
 
     def _fallback(self) -> tuple[int, str] | None:
@@ -416,7 +416,7 @@ class Exchange:
 
     def wants_usage(self) -> bool:
         """Whether the pool asks for the usage of a streamed completion; large bodies are not rewritten for it."""
-        small = self.request_bytes <= MEMORY_LIMIT and self.route.dialect is Dialect.CHAT
+        small = self.request_bytes <= MEMORY_LIMIT and dialects.SPECS[self.route.dialect].usage_asked
         host = dialects.host_of(self.upstream_url)
         self.usage_added = small and self.services.stream_usage.wanted(self.route.operation, self.peek, host)
         return self.usage_added

@@ -17,7 +17,7 @@ from enum import Enum
 import msgspec
 
 from pool_server import dialects
-from pool_server.core.enums import Dialect, ErrorKind, FaultKind, Outcome
+from pool_server.core.enums import ErrorKind, FaultKind, Outcome
 from pool_server.core.models import ClientError, Fault
 from pool_server.core.tasks import running_loop
 from pool_server.dialects.translation import TranslationError
@@ -283,7 +283,7 @@ class Pipeline:
             self._transformer = self._x.translation
             return self._x.translation.body
         body = await self._without_sealed() if self._unsealed else None
-        if self._x.asked != self._x.sent and self._x.route.dialect is not Dialect.GEMINI:
+        if self._x.asked != self._x.sent and not dialects.SPECS[self._x.route.dialect].model_in_path:
             body = dialects.splice(await self._plain() if body is None else body, {"model": self._x.sent})
         self._transformer = self._x.services.transformer(self._x, self._credential)
         if self._transformer is not None:

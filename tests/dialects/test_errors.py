@@ -15,10 +15,10 @@ from pydantic import TypeAdapter
 from pool_server.core.enums import Dialect, ErrorKind, Operation, Signal
 from pool_server.core.models import ClientError
 from pool_server.dialects import (
+    SPECS,
     ends_stream,
     error,
     header_safe,
-    keepalive,
     meter,
     next_sequence,
     stream_error,
@@ -286,11 +286,11 @@ def test_socket_errors() -> None:
 def test_a_keepalive_changes_nothing(dialect: Dialect) -> None:
     reading = meter(dialect, OPERATION[dialect], stream=True)
     for _ in range(3):
-        assert reading.feed(keepalive(dialect)) == Signal.NONE and reading.at_boundary
+        assert reading.feed(SPECS[dialect].keepalive) == Signal.NONE and reading.at_boundary
     data = stream(dialect)
     first = data.index(b"\n\n") + 2
     reading.feed(data[:first])
-    assert reading.feed(keepalive(dialect)) == Signal.NONE
+    assert reading.feed(SPECS[dialect].keepalive) == Signal.NONE
     reading.feed(data[first:])
     assert reading.complete
-    assert meter(dialect, Operation.OTHER, stream=True).feed(keepalive(dialect)) == Signal.NONE
+    assert meter(dialect, Operation.OTHER, stream=True).feed(SPECS[dialect].keepalive) == Signal.NONE

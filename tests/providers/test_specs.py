@@ -91,7 +91,6 @@ EXCEPTIONS = {
     "gateway/handler.py": "Codex's WebSocket",
     "gateway/headers.py": "headers of the vendors",
     "gateway/held_conversations.py": "Codex's WebSocket",
-    "gateway/live_socket.py": "the dialect of a live conversation",
     "gateway/pipeline.py": "a header of Codex's protocol",
     "gateway/programs.py": "what client programs are called",
     "gateway/service.py": "the setting of Codex's WebSocket",

@@ -12,6 +12,7 @@ from pool_server.core.lenient_json import read_answer
 from pool_server.dialects.chat import STATUS as CHAT_STATUS
 from pool_server.dialects.gemini import STATUS as GEMINI_STATUS
 from pool_server.dialects.messages import STATUS as MESSAGES_STATUS
+from pool_server.dialects.specs import SPECS, ApiStyle
 from pool_server.dialects.translation.fields import JSON
 from pool_server.dialects.translation.neutral import ErrorInfo
 from pool_server.dialects.types import status_of
@@ -96,9 +97,10 @@ def _retry_after(error: dict[str, Any]) -> float | None:
 
 def error_body(client: Dialect, error: ErrorInfo, *, field: str | None = None) -> dict[str, Any]:
     """The error as the client's dialect writes one; `field` is the parameter at fault."""
-    if client is Dialect.MESSAGES:
+    style = SPECS[client].style
+    if style is ApiStyle.ANTHROPIC:
         return {"type": "error", "error": {"type": anthropic_type(error.status), "message": _for_claude(error)}}
-    if client in (Dialect.GEMINI, Dialect.CODE_ASSIST):
+    if style is ApiStyle.GOOGLE:
         status = _GOOGLE.get(error.status, "UNAVAILABLE" if error.status >= 500 else "FAILED_PRECONDITION")
         shape: dict[str, Any] = {"code": error.status, "message": error.message, "status": status}
         if error.retry_after is not None:

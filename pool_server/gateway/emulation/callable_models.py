@@ -7,18 +7,9 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from pool_server.accounts import serves_natively, upstream_kind
-from pool_server.core.enums import Dialect, Operation
-from pool_server.dialects import ModelInfo, ModelsShape, converses
+from pool_server.core.enums import Dialect
+from pool_server.dialects import SPECS, ModelInfo, ModelsShape, converses
 from pool_server.providers import Credential, family_of, provider_module
-
-_ASKED_WITH = {
-    Dialect.RESPONSES: Operation.RESPONSES,
-    Dialect.MESSAGES: Operation.MESSAGES,
-    Dialect.CHAT: Operation.CHAT,
-    Dialect.GEMINI: Operation.GENERATE,
-    Dialect.CODE_ASSIST: Operation.GENERATE,
-}
-_SHOWN_MEDIA = (Dialect.GEMINI, Dialect.CODE_ASSIST)  # whose clients can be told sound and pictures by translation
 
 # The fields by which an entry names its model, with what stands before the name there.
 _NAMES: dict[ModelsShape, dict[str, str]] = {
@@ -41,7 +32,7 @@ class Asker(msgspec.Struct, frozen=True):
 def callable_models(cred: Credential, models: Iterable[ModelInfo], asker: Asker) -> list[ModelInfo]:
     """The account's models that this client can call, each with its family and whether it is translated. Conversations
     alone are translated: a model of speech, vectors … is its own dialect's."""
-    media = any(dialect in _SHOWN_MEDIA for dialect in asker.dialects)
+    media = any(SPECS[dialect].shows_media for dialect in asker.dialects)
     found = []
     for model in models:
         own = cred.own_name(model.id)
@@ -57,9 +48,9 @@ def _translated(cred: Credential, model: str, asker: Asker) -> bool | None:
     serves = provider_module(cred.provider).serves
     for dialect in asker.dialects:
         native = serves_natively if asker.translate else serves
-        if native(cred, _ASKED_WITH[dialect], dialect, model):
+        if native(cred, SPECS[dialect].asked_with, dialect, model):
             return False
-    if asker.translate and any(upstream_kind(cred, _ASKED_WITH[one], one, model) for one in asker.dialects):
+    if asker.translate and any(upstream_kind(cred, SPECS[one].asked_with, one, model) for one in asker.dialects):
         return True
     return None
 

@@ -4,15 +4,9 @@ from __future__ import annotations
 
 from pool_server.core.enums import Dialect, ErrorKind, Provider
 from pool_server.core.models import ClientError
+from pool_server.dialects import SPECS
 
 _SHOWN = 200  # characters of a path
-_CLIENTS = {
-    Dialect.CHAT: "an OpenAI client",
-    Dialect.RESPONSES: "an OpenAI client",
-    Dialect.MESSAGES: "an Anthropic client",
-    Dialect.GEMINI: "a Gemini client",
-    Dialect.CODE_ASSIST: "Gemini CLI",
-}
 
 
 def not_served(method: str, path: str, dialect: Dialect, forced: Provider | None, origin: str) -> ClientError:
@@ -40,6 +34,5 @@ def base_url(path: str, dialect: Dialect, forced: Provider | None, origin: str) 
         origin = f"{origin}/{forced.value}"
     if path.startswith(("/backend-api", "/api/codex", "/ps/")):
         return f"{origin}/backend-api/codex", "Codex"
-    if dialect in (Dialect.CHAT, Dialect.RESPONSES):
-        return f"{origin}/v1", _CLIENTS[dialect]
-    return origin, _CLIENTS[dialect]
+    spec = SPECS[dialect]
+    return (origin if spec.fixed_base else f"{origin}/v1"), spec.client

@@ -138,7 +138,7 @@ class HttpTransport:
 
     def keep_alive(self) -> None:
         if self._reply.started:
-            self._reply.write(dialects.keepalive(self._x.route.dialect))
+            self._reply.write(dialects.SPECS[self._x.route.dialect].keepalive)
         else:
             self._reply.start(200, _SSE_HEADERS)
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pool_server.accounts import Accounts
 from pool_server.core.enums import Dialect, Provider
 from pool_server.core.models import ClientCall, Peek
+from pool_server.dialects import SPECS
 
 _TURN_STATE = "x-codex-turn-state"
 _DAY = 86_400.0
@@ -24,7 +25,7 @@ class Continuity:
     def __init__(self, accounts: Accounts, user: str, dialect: Dialect) -> None:
         self._accounts = accounts
         self._user = user
-        self._dialect = dialect
+        self._by_id = SPECS[dialect].continues_by_id
         self._seals: tuple[str, ...] = ()
         self.shed = False
         self._session_hash = ("", "")  # of which session, and its hash
@@ -56,7 +57,7 @@ class Continuity:
     def foreign(self, account: str, pinned: str | None) -> bool:
         """Was the conversation so far had with another account than this? Its sealed reasoning and item ids mean
         nothing to this one, on this turn and on those that follow. `pinned`: whom the conversation was bound to."""
-        if self._dialect is not Dialect.RESPONSES and not self._seals:
+        if not self._by_id and not self._seals:
             return False
         return self.shed or pinned not in (None, account) or any(self._owns("unsealed", account, self._seals))
 
@@ -70,7 +71,7 @@ class Continuity:
     def answered(self, account: str, peek: Peek, response_id: str, *, unsealed: bool) -> None:
         """The account has served the request, and so proved what is its own. `unsealed`: without being shown what is
         sealed."""
-        if response_id and self._dialect is Dialect.RESPONSES:  # the others continue nothing by id
+        if response_id and self._by_id:
             self.own(account, "response", response_id)
         for kind, identifier in peek.hard:
             if kind == "encrypted":
@@ -80,7 +81,7 @@ class Continuity:
 
     def leave_turn_state(self, call: ClientCall, account: str) -> None:
         """The echo of a turn state goes to the account that issued it and to no other."""
-        if self._dialect is Dialect.RESPONSES:
+        if self._by_id:
             echoed = tuple(value for name, value in call.headers if name.lower() == _TURN_STATE)
             if not all(self._owns("turn_state", account, echoed)):
                 drop_turn_state(call)

@@ -11,6 +11,7 @@ import msgspec
 from pool_server.accounts.describe import CandidateRow, DecisionRow, MoveRow
 from pool_server.core.enums import ChoiceReason, Dialect, FaultKind, Operation, Refusal, Strategy, Transport
 from pool_server.core.models import Attempt, Usage, UsageRecord
+from pool_server.dialects import SPECS
 from pool_server.language import Words, ngettext
 from pool_server.language import gettext as _
 from pool_server.texts import format, labels
@@ -27,15 +28,7 @@ STRATEGIES = Words(
         Strategy.RESET_FIRST: "what resets soonest is used first",
     }
 )
-DIALECTS = Words(
-    {
-        Dialect.RESPONSES: "OpenAI Responses",
-        Dialect.MESSAGES: "Anthropic Messages",
-        Dialect.CHAT: "chat completions",
-        Dialect.GEMINI: "Gemini",
-        Dialect.CODE_ASSIST: "Gemini Code Assist",
-    }
-)
+DIALECTS = Words({one: spec.label for one, spec in SPECS.items()})
 BACKEND = "codex"  # an account's side of a translation that is no dialect of a client
 OPERATIONS = Words(
     {
