@@ -8,6 +8,8 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import pytest
+
 from pool_server.core.models import Usage
 from tests.cluster.conftest import Database
 from tests.cluster.nodes import OPERATOR, Node, several
@@ -29,7 +31,7 @@ async def store_is(node: Node, word: str) -> bool:
 
 
 def test_limits_are_not_passed_while_the_database_is_away_and_the_others_lose_nothing(
-    own: Database, tmp_path: Path
+    own: Database, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def walk() -> None:
         async with (
@@ -56,6 +58,7 @@ def test_limits_are_not_passed_while_the_database_is_away_and_the_others_lose_no
                 assert (used["tokens_day"], used["concurrent"]) == (times * 123, 0)
 
     asyncio.run(walk())
+    assert not [one for one in caplog.records if one.name.startswith("asyncpg") or one.exc_info]
 
 
 def test_a_request_waits_for_a_database_that_comes_back(own: Database, tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ class DatabasePool:
                 with translated():
                     self._raw = await _driver().create_pool(
                         **self._url.arguments(),
-                        min_size=1,
+                        min_size=0,  # more would be made anew at once, and each failure be told with a traceback
                         max_size=self._most,
                         timeout=CONNECT_S,
                         server_settings=_NAMED,
