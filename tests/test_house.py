@@ -380,7 +380,9 @@ def test_templates_are_in_the_wheel_and_config_is_not_tracked() -> None:
     names = {str(path.relative_to(ROOT)) for path in tracked()}
     assert not names & {"config.toml"}
     assert {n for n in names if n.startswith(("pool/", "data/"))} <= {"pool/README.md", "data/README.md"}
-    assert '"templates" = "pool_server/_templates"' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    built = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert '"templates" = "pool_server/_templates"' in built
+    assert '"CHANGELOG.md" = "pool_server/_templates/CHANGELOG.md"' in built
 
 
 def test_the_two_commands_can_be_run() -> None:

@@ -129,6 +129,7 @@ TABLE: tuple[tuple[str, type[BaseHandler]], ...] = (
     (rf"/people/{ID}/keys/{ID}", admin_pages.PersonKeyPage),
     (r"/audit", admin_pages.AuditPage),
     (r"/log", system.ServerLogPage),
+    (r"/whats-new", system.WhatsNewPage),
     (r"/settings", settings_page.SettingsPage),
     (r"/language", page.LanguageChoice),
     (r"/favicon\.ico", static_files.Icon),

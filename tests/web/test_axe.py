@@ -44,6 +44,7 @@ OPERATORS = {
     "/people/{user}/keys/{key}": "first key",
     "/audit": "Audit",
     "/log": "Log",
+    "/whats-new": "What is new",
     "/settings": "differ from the default",
 }
 OPEN = {"/": "Blue pool", "/?back=1": "Blue pool", "/admin": "Operator"}

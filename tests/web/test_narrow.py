@@ -30,7 +30,7 @@ OPERATORS = (
     "/", "/analytics", "/requests", "/requests?account={account}", "/accounts", "/accounts?id={account}",
     "/admin/models", "/admin/models?id={talk}", "/admin/several-accounts",
     "/people", "/people/{user}", "/people/{user}/keys/{key}", "/audit", "/log", "/settings", "/bill", "/transcripts",
-    "/admin/what-if", "/admin/accounts/{paid}/spend", "/sign-ins/{sign_in}", "/analytics/conversations",
+    "/whats-new", "/admin/what-if", "/admin/accounts/{paid}/spend", "/sign-ins/{sign_in}", "/analytics/conversations",
 )  # fmt: skip
 # Of these nothing is to be seen for longer than a moment, or only when a form was sent.
 PASSING = {"signed_in.html", "done.html"}

@@ -14,6 +14,7 @@ from pool_server.core.enums import AccountState, Provider
 from pool_server.core.settings import COUNTED_LIMITS
 from pool_server.language import gettext as _
 from pool_server.language import localized, marked
+from pool_server.ledger import Filters
 from pool_server.texts import format, labels
 from pool_server.texts.next_step import next_step
 from pool_server.users import RefusedError
@@ -25,6 +26,7 @@ from pool_server.web.base.shared import headroom, key_changes, limits, request_r
 from pool_server.web.base.shared import query_params as asking
 from pool_server.web.base.shared.names import Names
 from pool_server.web.base.shared.query_params import DAY
+from pool_server.web.dashboard import charts
 
 SELF_TOLD = frozenset({"session.open", "session.end"})
 INLINE = 20  # accounts whose particulars are part of the page; of more they are fetched when a row is opened
@@ -121,6 +123,7 @@ SORTS = {
 PERSON_STATES = (("active", marked("Active")), ("disabled", marked("Off")))
 EVERYBODY = 100_000
 LATEST = 8  # requests of a person
+CHARTED_DAYS = 30
 
 
 class PeoplePage(PageHandler, access=Access.ADMIN):
@@ -168,6 +171,11 @@ class PersonPage(PageHandler, access=Access.ADMIN):
         await users.limits.fetch([user], [key["id"] for key in users.people.list_keys(user)])
         ledger, names = self.ctx.ledger, Names(self.ctx, asking.viewer(self))
         latest = await ledger.ask(ledger.log.latest, user, LATEST)
+        now, zone = self.ctx.clock(), self.viewer_zone()
+        used = await ledger.ask(
+            ledger.queries.series, "model", "day", now - CHARTED_DAYS * DAY, now + 1, Filters(user=user), tz=zone
+        )
+        drawn = charts.use(used, "model", names, format.zone(zone), charts.SPANS["30d"])
         self.page(
             "person.html",
             title=row["name"],
@@ -179,6 +187,7 @@ class PersonPage(PageHandler, access=Access.ADMIN):
             latest=[request_rows.shown(record, names, admin=True) for record in latest],
             account_name=labels.account_name,
             usual=limits.usual(self.ctx.settings.limits),
+            chart=drawn._replace(at=()),  # its bars open on the analytics page
         )
 
 

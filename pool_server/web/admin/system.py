@@ -1,9 +1,10 @@
-"""The server itself: reread what is on disk, the counters for Prometheus, and the newest lines of the log."""
+"""The server itself: reread what is on disk, the counters for Prometheus, the newest lines of the log, what is new."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -19,7 +20,9 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from pool_server.core.enums import AccountState, TokenScope
 from pool_server.language import gettext as _
 from pool_server.language import marked
+from pool_server.texts.changelog import releases, since
 from pool_server.web.base import recent_log
+from pool_server.web.base.assets.paths import changelog
 from pool_server.web.base.context import WebContext
 from pool_server.web.base.handler import Access, ProblemError
 from pool_server.web.base.page import PageHandler
@@ -44,6 +47,30 @@ class Reload(PageHandler, access=Access.ADMIN):
         counts = {name: len(value) for name, value in report.items() if isinstance(value, list) and value}
         await self.ctx.users.audit(self.actor, "pool.reload", detail=counts)
         self.answer(report)
+
+
+class WhatsNewPage(PageHandler, access=Access.ADMIN):
+    """`/whats-new`: what changed since the version that this browser saw before; from now on it has seen this one."""
+
+    async def get(self) -> None:
+        path = changelog()
+        text = await asyncio.to_thread(path.read_text, "utf-8") if path is not None else ""
+        before = asking.text(self, "since") or self.seen_version
+        found = since(releases(text), before)
+        self.note_version()
+        kinds: Counter[str] = Counter()
+        for one in found:
+            kinds.update({part.name: len(part.entries) for part in one.parts})
+        kind = asking.word(self, "kind", tuple(kinds), next(iter(kinds), ""))
+        self.page(
+            "whats_new.html",
+            title="What is new",
+            found=found,
+            kinds=kinds,
+            kind=kind,
+            since=before,
+            version=self.ctx.version,
+        )
 
 
 class NewToken(msgspec.Struct, forbid_unknown_fields=True):

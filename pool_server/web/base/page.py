@@ -40,6 +40,7 @@ NAVIGATION = (
     NavItem("/settings", marked("Settings"), Access.ADMIN, "s", "settings"),
 )
 THEMES = ("light", "dark")
+SEEN = "seen_version"  # a cookie
 
 
 class PageHandler(BaseHandler, abstract=True):
@@ -52,7 +53,18 @@ class PageHandler(BaseHandler, abstract=True):
         """Render `template` inside the frame. `title` is the heading of the browser tab."""
         self.set_status(status)
         self.set_header("Content-Type", "text/html; charset=utf-8")
+        if self.caller.rank >= Access.ADMIN and not self.seen_version:
+            self.note_version()
         self.finish(self.render_string(template, title=_(title), **values))
+
+    @property
+    def seen_version(self) -> str:
+        """Up to which version the operator has seen what is new in this browser, "" = no page of any yet."""
+        return self.get_cookie(SEEN, "") or ""
+
+    def note_version(self) -> None:
+        """What is new in this version counts as seen."""
+        self.set_cookie(SEEN, self.ctx.version, expires_days=365)
 
     def render_string(self, template_name: str, **kwargs: Any) -> bytes:
         """The template in this visitor's language."""
@@ -82,6 +94,7 @@ class PageHandler(BaseHandler, abstract=True):
             "theme": theme if theme in THEMES else "",
             "navigation": [item for item in NAVIGATION if self.shows(item)],
             "incidents": banner.lines(self.ctx, self.caller),
+            "upgraded": self.caller.rank >= Access.ADMIN and self.seen_version not in ("", self.ctx.version),
             "path": self.request.path,
             "pool_name": self.ctx.pool_name,
             "xsrf_token": token,

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from pool_server.language import Words
 from pool_server.language import gettext as _
 from pool_server.ledger import SeriesLine, UsageSeries
 from pool_server.texts import format
@@ -19,6 +20,10 @@ from pool_server.web.base.shared.names import Names, colours
 Values = Sequence[float | None]
 LEAST_CUT = 0.25  # of a chart, empty at its beginning, is not drawn
 BEFORE = "before"  # the key and the colour of the line of the range before
+SPANS = Words(
+    {"24h": "in the last 24 hours", "7d": "in the last 7 days", "30d": "in the last 30 days",
+     "1y": "in the last year", "custom": "in this range"}
+)  # fmt: skip
 LONG_DAYS = 70  # beyond so many days, the axis names months
 
 

@@ -27,10 +27,6 @@ from pool_server.web.dashboard import period_before, tables
 
 FILTERS = ("user", "provider", "model", "account")
 KEPT = ("range", "from", "to", "by", "metric", "compare", "tz", *FILTERS)
-SPANS = Words(
-    {"24h": "in the last 24 hours", "7d": "in the last 7 days", "30d": "in the last 30 days",
-     "1y": "in the last year", "custom": "in this range"}
-)  # fmt: skip
 LISTED = 100  # people and models to choose from
 SHOWN_PEOPLE = 30  # in the table, those who used most …
 FEW_PEOPLE = 12  # … and for the operator, whose people page has all
@@ -176,7 +172,7 @@ class AnalyticsPage(PageHandler, access=Access.FRIEND):
             ask=ask,
             field=field or "none",
             metric=metric,
-            span=SPANS[ask.span],
+            span=charts.SPANS[ask.span],
             fields=fields,
             names=names,
             found=found,
@@ -238,7 +234,13 @@ class AnalyticsPage(PageHandler, access=Access.FRIEND):
             differences=period_before.differences(total, found.before),
             before=period_before.BEFORE[ask.span],
             use=charts.use(
-                charts.cut(found.use, began), field, names, where, SPANS[ask.span], quiet=began > 0, before=earlier
+                charts.cut(found.use, began),
+                field,
+                names,
+                where,
+                charts.SPANS[ask.span],
+                quiet=began > 0,
+                before=earlier,
             ),
             small=(
                 charts.cache(charts.cut(found.cache, first_shown), total["cache_share"], where),

@@ -20,6 +20,12 @@ def templates_folder() -> Path:
     raise FileNotFoundError("the pages' templates are not installed: neither _templates/ nor templates/ was found")
 
 
+def changelog() -> Path | None:
+    """CHANGELOG.md: among the templates in a wheel, at the top of a source tree; None where neither has it."""
+    places = (PACKAGE / "_templates" / "CHANGELOG.md", PACKAGE.parent / "CHANGELOG.md")
+    return next((place for place in places if place.is_file()), None)
+
+
 def static_folder() -> Path:
     """The folder of the stylesheet and the script modules; always part of the package."""
     return PACKAGE / "web" / "static"
