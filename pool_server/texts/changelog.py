@@ -9,7 +9,7 @@ UNRELEASED = "Unreleased"
 _SPANS = re.compile(r"`([^`]+)`|\[([^\]]+)\]\(([^)\s]+)\)|\*\*([^*]+)\*\*")
 
 
-class Span(NamedTuple):
+class TextSpan(NamedTuple):
     """A piece of a line: its text, as `kind` "" (plain), "code" or "strong", or a link to `href`."""
 
     text: str
@@ -17,52 +17,54 @@ class Span(NamedTuple):
     href: str = ""
 
 
-class Part(NamedTuple):
+class ReleasePart(NamedTuple):
     """What was added, changed, mended, or is about security: one heading and its entries."""
 
     name: str
-    entries: list[list[Span]]
+    entries: list[list[TextSpan]]
 
 
-class Release(NamedTuple):
+class ReleaseNotes(NamedTuple):
     """One version; its date is "" where it is not out."""
 
     version: str
     date: str
-    parts: list[Part]
+    parts: list[ReleasePart]
 
 
-def releases(text: str) -> list[Release]:
+def releases(text: str) -> list[ReleaseNotes]:
     """The releases, newest first. Lines that belong to none are left out."""
-    found: list[Release] = []
+    found: list[ReleaseNotes] = []
     for line in _unfolded(text):
         if line.startswith("## "):
             name, _dash, date = line[3:].strip().partition(" - ")
-            found.append(Release(name.strip("[] "), date.strip(), []))
+            found.append(ReleaseNotes(name.strip("[] "), date.strip(), []))
         elif line.startswith("### ") and found:
-            found[-1].parts.append(Part(line[4:].strip(), []))
+            found[-1].parts.append(ReleasePart(line[4:].strip(), []))
         elif line.startswith("- ") and found and found[-1].parts:
             found[-1].parts[-1].entries.append(spans(line[2:]))
     return found
 
 
-def since(found: list[Release], before: str) -> list[Release]:
+def since(found: list[ReleaseNotes], before: str) -> list[ReleaseNotes]:
     """The releases after the version `before`: all up to it, or the newest alone where it is not among them."""
     names = [one.version for one in found]
     return found[: names.index(before)] if before in names[1:] else found[:1]
 
 
-def spans(line: str) -> list[Span]:
+def spans(line: str) -> list[TextSpan]:
     """A line's plain text, code, emphasis and links."""
     told, at = [], 0
     for match in _SPANS.finditer(line):
         if match.start() > at:
-            told.append(Span(line[at : match.start()]))
+            told.append(TextSpan(line[at : match.start()]))
         code, text, href, strong = match.groups()
-        told.append(Span(code, "code") if code else Span(strong, "strong") if strong else Span(text, "link", href))
+        told.append(
+            TextSpan(code, "code") if code else TextSpan(strong, "strong") if strong else TextSpan(text, "link", href)
+        )
         at = match.end()
     if at < len(line):
-        told.append(Span(line[at:]))
+        told.append(TextSpan(line[at:]))
     return told
 
 

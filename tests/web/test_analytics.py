@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -269,6 +270,22 @@ def test_the_axis_names_hours_days_or_months() -> None:
     assert days == ["21 Sep", "28 Sep", "5 Oct", "12 Oct", "19 Oct"]
     hours = [day[0] + n * 3600 for n in range(24)]
     assert [p.tick for p in charts.points(chart("hour", hours), UTC)][:4] == ["00:00", "", "", "03:00"]
+
+
+@pytest.mark.parametrize(("day", "hours"), [((2026, 10, 25), 25), ((2026, 3, 29), 23), ((2026, 6, 1), 24)])
+@pytest.mark.parametrize("minutes", [60, 30, 15])
+def test_a_day_on_which_the_clocks_change_names_each_step_once(
+    day: tuple[int, int, int], hours: int, minutes: int
+) -> None:
+    zone = ZoneInfo("Europe/Berlin")
+    began = int(datetime(*day, tzinfo=zone).timestamp())
+    steps = [began + n * minutes * 60 for n in range(hours * 60 // minutes)]
+    asked = chart("hour" if minutes == 60 else "minute", steps)
+    axis = charts.points(msgspec.structs.replace(asked, every=1 if minutes == 60 else minutes), zone)
+    labels = [point.label for point in axis]
+    assert len(set(labels)) == len(labels) == len(steps)
+    assert datetime.fromtimestamp(began + hours * 3600, zone).hour == 0
+    assert sum("+0" in label for label in labels) == (2 * 60 // minutes if hours == 25 else 0)
 
 
 def test_an_empty_beginning_is_not_drawn() -> None:

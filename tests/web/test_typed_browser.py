@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from functools import partial
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from selenium import webdriver
 
 from pool_server.users.models import AuditActor
+from pool_server.web.base.assets.bundle import assets
 from tests.web.browser import complaints, find, text, wait
 from tests.web.pool import ADMIN, exchange
 from tests.web.site import LiveSite
@@ -83,6 +85,27 @@ def test_a_live_part_with_something_typed_waits(tmp_path: Path, chrome: webdrive
         chrome.execute_script("document.getElementById('mine').value = ''; document.body.focus();"
                               "document.dispatchEvent(new Event('focusout'))")  # fmt: skip
         wait(chrome, lambda d: text(d, "#log") != before)
+
+
+def test_a_page_that_is_open_while_the_server_is_upgraded(tmp_path: Path, chrome: webdriver.Chrome) -> None:
+    with LiveSite(lambda: busy(tmp_path)) as site:
+        who = signed_in(site)
+        here = "return document.querySelector('link[rel=stylesheet]').href"
+        visit(chrome, site.url + "/requests", who["admin"])
+        chrome.execute_script("document.querySelector('[name=id]').value = 'typed'; window.before = true")
+        with mock.patch.object(assets(), "version", "0" * 16):
+            site.run(partial(site.ctx.ledger.record, exchange(who["user"], 9)))
+            wait(chrome, lambda d: "The pool was upgraded" in text(d, "body"))
+            assert find(chrome, "[name=id]").get_attribute(
+                "value"
+            ) == "typed" and "0" * 16 not in chrome.execute_script(here)
+            chrome.execute_script("document.querySelector('[name=id]').value = ''")
+            site.run(partial(site.ctx.ledger.record, exchange(who["user"], 10)))
+            wait(chrome, lambda d: "0" * 16 in d.execute_script(here))
+            assert not chrome.execute_script("return window.before") and complaints(chrome) == []
+            # What scripts of the version before still ask for is there, and not kept for long.
+            old = site.get(chrome.execute_script(here).removeprefix(site.url).replace("0" * 16, "f" * 16))
+            assert old.status == 200 and old.headers["Cache-Control"] == "no-cache"
 
 
 def test_a_page_finds_its_server_again_behind_a_proxy(tmp_path: Path, chrome: webdriver.Chrome) -> None:

@@ -129,6 +129,7 @@ function showKey(place, key, { message, qr } = {}) {
   const drawn = qr && new DOMParser().parseFromString(qr, "image/svg+xml").documentElement;
   place.querySelector("[data-qr]")?.replaceChildren(...(drawn ? [drawn] : []));
   place.hidden = false;
+  place.dataset.shown = "";
   for (const code of document.querySelectorAll("code[data-keyed]")) {
     code.textContent = code.textContent.replaceAll("YOUR-POOL-KEY", key);
   }

@@ -13,6 +13,7 @@ const SHARE = 20;
 let tried = 0;
 let took = 0; // ms, the page as it was last fetched
 let looked = 0; // when that was
+let told = false; // that there was an upgrade
 const waiting = new Set();
 const missed = new Set(); // what changed while the page was hidden, or a part of it in use
 
@@ -39,9 +40,21 @@ async function written() {
   return page;
 }
 
+// After an upgrade the server writes for another stylesheet and other scripts than this page has. It begins anew, unless
+// that would take away what is typed, what is being asked, or a secret that is shown once.
+function outdated(page) {
+  const sheet = (one) => one.querySelector("link[rel=stylesheet]")?.getAttribute("href");
+  if (sheet(page) === sheet(document)) return false;
+  if (!typedIn(document) && !document.querySelector("dialog[open], #first-key, [data-shown]")) location.reload();
+  else if (!told) toast(t("The pool was upgraded. Reload this page when you have finished here."));
+  told = true;
+  return true;
+}
+
 // Parts that an action of this page has changed: they show it at once.
 export async function refreshParts(ids) {
   const fresh = await written();
+  if (fresh && outdated(fresh)) return;
   for (const id of fresh ? ids : []) {
     const next = fresh.getElementById(id);
     if (!next) continue;
@@ -55,7 +68,7 @@ export async function refreshParts(ids) {
 
 async function refresh(what) {
   const fresh = await written();
-  if (!fresh) return;
+  if (!fresh || outdated(fresh)) return;
   for (const part of document.querySelectorAll(`[data-live~="${what}"]`)) {
     const next = fresh.getElementById(part.id);
     if (!next) continue;
