@@ -55,6 +55,8 @@ def document(operations: Sequence[ApiOperation], version: str) -> dict[str, Any]
     for component in components.values():
         if "description" in component:  # a docstring, which msgspec before 0.23 leaves indented
             component["description"] = inspect.cleandoc(component["description"])
+        for described in component.get("properties", {}).values():
+            described.pop("propertyNames", None)  # which msgspec before 0.23 leaves out
     paths: dict[str, dict[str, Any]] = {}
     for one in operations:
         paths.setdefault(BASE + one.path, {})[one.method.lower()] = _operation(one, told)

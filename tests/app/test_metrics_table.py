@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from prometheus_client import REGISTRY
 
-from pool_server.core.enums import AccountState
+from pool_server.accounts.describe import ProviderStatus
+from pool_server.core.enums import AccountState, Provider
 from pool_server.web.admin import system
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -35,8 +36,13 @@ class NoAccounts:
     def clock(self) -> float:
         return 1.0
 
-    def summary(self) -> list[dict[str, Any]]:
-        return [{"provider": "claude", "room_percent": 40.0}]
+    def summary(self) -> list[ProviderStatus]:
+        return [
+            ProviderStatus(
+                Provider.CLAUDE, {}, ready=0, total=0, room_percent=40.0, windows=[], next_return=None, in_flight=0,
+                unreachable=0, returning=0,
+            )
+        ]  # fmt: skip
 
     def offered(self) -> list[str]:
         return ["claude"]

@@ -38,7 +38,6 @@ def programs(folder: Path, fakes: FakeProviders, monkeypatch: pytest.MonkeyPatch
     for one in ("codex", "claude", "gemini", "qwen"):
         fakes.add(account(f"{one}:mine", used_5h=10, used_7d=20))
     (folder / "bin").mkdir()
-    (folder / "tmp").mkdir()
     monkeypatch.setenv("PATH", f"{folder / 'bin'}:/usr/bin:/bin")
     monkeypatch.setenv("TMPDIR", str(folder / "tmp"))
     monkeypatch.setattr("tempfile.tempdir", None)
