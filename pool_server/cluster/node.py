@@ -119,8 +119,10 @@ class ClusterNode:
     @property
     def sure(self) -> bool:
         """Whether what is committed is on the standby within seconds: what a lonely old primary counts is worth
-        nothing."""
-        return self._unproven_since is None or time.monotonic() - self._unproven_since < PROVEN_WITHIN_S
+        nothing. A database that was away begins anew."""
+        if self._unproven_since is None:
+            return True
+        return time.monotonic() - max(self._unproven_since, self._connected_since) < PROVEN_WITHIN_S
 
     def told(self, feed: str, seq: int) -> None:
         """This node itself made the change of that number, and hears of it no more."""

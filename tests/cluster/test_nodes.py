@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 
 import pytest
 
 from pool_server.app.composition.ports import check_shared
 from pool_server.app.server import Server
+from pool_server.cluster.node import ClusterNode
 from pool_server.core.models import Usage
 from pool_server.core.settings import Backup, BookingSettings, ConfigError, PoolUsers, Settings
 from pool_server.storage.errors import StoreError
@@ -99,3 +101,22 @@ def test_a_database_without_a_schema_is_refused(empty: Database, tmp_path: Path)
     settings = Settings(store_url=empty.url(), data_dir=str(tmp_path / "data"), pool_users=users)
     with pytest.raises(StoreError, match="store migrate"):
         asyncio.run(Server(settings).start([]))
+
+
+def test_a_database_that_was_away_has_time_to_prove_that_it_keeps_what_it_counts(database: Database) -> None:
+    async def walk() -> None:
+        node = ClusterNode(database.place(), "m0")
+        await node.start()
+        try:
+            node._tasks[-1].cancel()  # what proves; nothing does meanwhile
+            lost = time.monotonic() - 60
+            node._connected_since = node._away_since = node._unproven_since = lost  # no commit was answered meanwhile
+            assert not node.sure
+            await node._look_once()
+            assert node.state() == ("ok", 0)
+            node._connected_since = node._unproven_since = lost  # it has answered all the time, no commit came back
+            assert not node.sure
+        finally:
+            await node.close()
+
+    asyncio.run(walk())
