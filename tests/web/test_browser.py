@@ -24,7 +24,7 @@ from tests.clients.jail import Jail, why_not
 from tests.clients.stage import ServerThread
 from tests.fakes import FakeProviders, account, fake_settings, key_account, plays
 from tests.web import browser
-from tests.web.browser import all_of, chromium, complaints, find, text, wait
+from tests.web.browser import all_of, complaints, find, text, wait
 from tests.web.pool import ADMIN, CODE, exchange, friends_settings, open_context, seen
 from tests.web.site import LiveSite, Site
 
@@ -188,25 +188,6 @@ def visit(driver: webdriver.Chrome, url: str, session: str) -> None:
             driver.get(url)  # a cookie belongs to the page that is open
         driver.add_cookie({"name": "pool_session", "value": session, "path": "/"})
     driver.get(url)
-
-
-def test_every_page_fits_every_width_in_both_colours_and_complains_of_nothing(tmp_path: Path) -> None:
-    with LiveSite(lambda: busy(tmp_path)) as site:
-        who: dict[str, str] = {}
-        for dark in (False, True):
-            with chromium(tmp_path / f"profile-{dark}", dark=dark) as driver:
-                driver.get(site.url + "/healthz")
-                who = who or signed_in(site)
-                pages = [("/", ""), ("/admin", ""), ("/", who["friend"]), ("/status", who["friend"])]
-                own = ("/accounts", "/people", f"/people/{who['user']}", "/audit", "/settings")
-                for page, session in [*pages, *((page, who["admin"]) for page in own)]:
-                    visit(driver, site.url + page, session)
-                    for width in (320, 360, 768, 1440):
-                        browser.resize(driver, width)
-                        across = driver.execute_script("return document.documentElement.scrollWidth")
-                        assert across <= width, f"{page} is {across} px wide at {width}"
-                    assert text(driver, "h1")
-                assert complaints(driver) == []
 
 
 def test_a_name_without_a_break_widens_no_page(tmp_path: Path, chrome: webdriver.Chrome) -> None:
