@@ -221,7 +221,7 @@ def test_a_file_that_somebody_is_writing_is_asked_twice(tmp_path: Path, monkeypa
     (p.folder / ONE).write_text("")
     report = p.reload()
     assert report.removed == ["claude:one"]
-    assert [(row.file, row.reason) for row in report.rejected] == [(ONE, "not JSON")]
+    assert [(row.file, row.reason) for row in report.rejected] == [(ONE, "empty")]
 
 
 def test_a_file_without_a_credential_is_believed_at_once(tmp_path: Path) -> None:

@@ -59,14 +59,14 @@ class Spoken(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.found += [value or "" for name, value in attrs if name in SPOKEN_IN] + [""] * (tag not in ("b", "a", "i"))
         if tag not in VOID:
-            self.open.append(tag)
+            self.open.append("of another language" if ("lang", "en") in attrs and tag != "html" else tag)
 
     def handle_endtag(self, tag: str) -> None:
-        while self.open and self.open.pop() != tag:
+        while self.open and self.open.pop() not in (tag, "of another language"):
             pass
 
     def handle_data(self, data: str) -> None:
-        if not UNSPOKEN & set(self.open):
+        if not (UNSPOKEN | {"of another language"}) & set(self.open):
             self.found[-1] += data
 
 
@@ -91,6 +91,7 @@ def unmarked(page: str) -> list[str]:
         ('<p title="one two three">⟦x⟧</p>', ["one two three"]),
         ("<p>⟦one <b>two ⟦three four five⟧</b> six seven⟧</p>", []),
         ("<pre>one two three</pre><p>one two</p>", []),
+        ('<ul lang="en"><li>one two three</li></ul><p>four five six</p>', ["four five six"]),
     ],
 )
 def test_what_counts_as_unmarked(page: str, found: list[str]) -> None:
