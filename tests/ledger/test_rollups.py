@@ -23,8 +23,9 @@ from pool_server.ledger.chart import METRICS
 from pool_server.ledger.records.layout import Days
 from pool_server.ledger.rollups import pending
 from pool_server.ledger.rollups.pending import cell_of, labels_of, starts_of
-from pool_server.ledger.rollups.reader import Field, Filters
+from pool_server.ledger.rollups.reader import Field, Filters, newest_rows
 from pool_server.ledger.rollups.sums import COUNTS, LeadingCounts, Sums, bucket_edges, bucket_of, percentiles
+from pool_server.ledger.rollups.time_slices import Slice
 from pool_server.ledger.rollups.writer import merge
 from tests.ledger.ledger_kit import NOW, Clock, exchange, ledger_in, record_all
 
@@ -367,3 +368,15 @@ def test_moves_are_summed_and_an_unknown_price_is_no_price() -> None:
     told = Sums.decode(sums.encode()).describe()
     assert (told["moves"], told["move_tokens"], told["move_cost_usd"], told["moves_unpriced"]) == (3, 1000, 0.25, 1)
     assert sums.slim().describe()["moves"] == 3
+
+
+def test_the_newest_use_of_a_label_is_counts_alone_as_in_its_rows() -> None:
+    """With histograms of the newest exchanges alone, a key's percentiles would be of few of its requests."""
+    rec = msgspec.structs.replace(exchange("r1"), key="k1")
+    share = pending.Share(starts_of(rec, Days("UTC")), cell_of(rec), Sums.of(rec).encode(), labels_of(rec))
+    day = [Slice(b"d", share.starts[2], share.starts[2] + 1)]
+    (of_key,) = newest_rows([share], day, Filters(user="ada"), ("key",))
+    (of_user,) = newest_rows([share], day, Filters(user="ada"), ("user",))
+    assert Sums.decode(of_key[2]).describe()["outcomes"] == {}
+    assert Sums.decode(of_user[2]).describe()["outcomes"] == {"ok": 1}
+    assert Sums.decode(of_key[2]).n == Sums.of(rec).n

@@ -16,6 +16,7 @@ import msgspec
 from pool_server.ledger.records import layout
 from pool_server.ledger.rollups import pending
 from pool_server.ledger.rollups.pending import Share
+from pool_server.ledger.rollups.sums import Sums
 from pool_server.ledger.rollups.time_slices import Slice
 from pool_server.storage import Reader
 
@@ -210,8 +211,10 @@ def _by_second(reader: Reader, part: Slice, plan: _Plan) -> Iterator[tuple[int, 
 
 
 def _newest(shares: Sequence[Share], part: Slice, plan: _Plan) -> Iterator[tuple[int, bytes, bytes]]:
-    """What `_scan` would find if the newest exchanges were in the rollups, a row for each of them."""
+    """What `_scan` would find if the newest exchanges were in the rollups, a row for each of them; of labels, counts
+    alone as there."""
     grain = layout.GRAINS.index(b"d" if part.grain == layout.MONTH else part.grain)
+    counted = plan.dimension in layout.LABELS
     for share in shares:
         start = share.starts[grain]
         if part.start <= start < part.stop:
@@ -219,7 +222,7 @@ def _newest(shares: Sequence[Share], part: Slice, plan: _Plan) -> Iterator[tuple
             if name is None:
                 continue
             if name == plan.prefix if plan.exact else name.startswith(plan.prefix):
-                yield start, name, share.sums
+                yield start, name, Sums.decode(share.sums).slim().encode() if counted else share.sums
 
 
 def _name(share: Share, order: tuple[Field, ...]) -> bytes | None:
