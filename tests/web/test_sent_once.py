@@ -118,4 +118,5 @@ def test_what_is_kept_of_an_answer_tells_nothing_without_the_form(friends: Site)
         page = send(friends, "/admin/pool-users", form, boss.cookie)[0].text
     [said] = kept
     secret = re.search(r"<code>([^<]+)</code>", page)
-    assert secret and secret[1] not in said and form["_once"] not in said and "eyJ" not in said
+    # Whole parts of the key: three letters stand in one of some hundred sealed texts by chance.
+    assert secret and not [part for part in (*secret[1].split("."), form["_once"]) if part in said]
