@@ -27,7 +27,7 @@ from pool_server.core.origins import origin
 from pool_server.core.settings import Settings
 from pool_server.dialects.translation import UpstreamKind
 from pool_server.language import lazy
-from pool_server.providers import Credential, CredentialRejectedError, provider_module, surely_has_model
+from pool_server.providers import Credential, CredentialRejectedError, Knowledge, has_model, provider_module
 
 SLICE_S = 0.005  # a long work on the event loop lets others go on after so long
 
@@ -406,7 +406,8 @@ class Registry:
         cred = self.credentials.items[account.id].credential
         need = _as_called_there(cred, need)
         if self._otherwise(cred, need):
-            return Suitability.TRANSLATED if surely_has_model(cred, need.model) else Suitability.DOUBTED
+            known = has_model(cred, need.model) is Knowledge.HAS
+            return Suitability.TRANSLATED if known else Suitability.DOUBTED
         return Suitability.DOUBTED if doubts_model(cred, need.operation, need.model) else Suitability.OWN
 
     def _otherwise(self, cred: Credential, need: Need) -> bool:

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from pool_server.core.enums import CredentialKind, Dialect, Operation, Provider
 from pool_server.dialects.translation import DIALECT, UpstreamKind
-from pool_server.providers import Credential, family_of, has_model, provider_module, surely_has_model
+from pool_server.providers import Credential, Knowledge, has_model, provider_module
 
 _MODEL_CALL = {
     UpstreamKind.CODEX: Operation.RESPONSES,
@@ -60,13 +60,15 @@ def serves_natively(
     if own_dialect and operation in _TRANSLATED and dialect is not _HOME.get(cred.provider, dialect):
         return False
     served = provider_module(cred.provider).serves(cred, operation, dialect, model)
-    return served and (operation not in _TRANSLATED or has_model(cred, model))
+    return served and (operation not in _TRANSLATED or has_model(cred, model) is not Knowledge.LACKS)
 
 
 def upstream_kind(cred: Credential, operation: Operation, dialect: Dialect, model: str) -> UpstreamKind | None:
     """The dialect in which the account can serve a call that does not go up as it came; None when it cannot. An
     endpoint of somebody's own may have any model."""
-    if operation not in _TRANSLATED or not model or not (cred.base_url or surely_has_model(cred, model)):
+    if operation not in _TRANSLATED or not model:
+        return None
+    if not cred.base_url and has_model(cred, model) is not Knowledge.HAS:
         return None
     serves = provider_module(cred.provider).serves
     counts = operation is Operation.COUNT_TOKENS
@@ -79,6 +81,8 @@ def upstream_kind(cred: Credential, operation: Operation, dialect: Dialect, mode
 
 
 def doubts_model(cred: Credential, operation: Operation, model: str) -> bool:
-    """Whether nothing says that the account's vendor has this model: it is asked where no account is known to."""
-    named = cred.provider not in _NAMING or bool(cred.models or cred.base_url)
-    return operation in _TRANSLATED and bool(model) and not named and family_of(model) is None
+    """Whether nothing says that the account's vendor has this model, though its models' names tell whose they are: it
+    is asked where no account is known to."""
+    if operation not in _TRANSLATED or not model or cred.base_url or cred.provider not in _NAMING:
+        return False
+    return has_model(cred, model) is Knowledge.UNTOLD

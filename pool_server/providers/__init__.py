@@ -37,7 +37,7 @@ from pool_server.providers.presets.module import PresetModule
 from pool_server.providers.qwen.module import Qwen
 from pool_server.providers.redact import HIDDEN, redact, short
 from pool_server.providers.requests import client_headers
-from pool_server.providers.routing import family_of, has_model, providers_for, surely_has_model
+from pool_server.providers.routing import Knowledge, family_of, has_model, providers_for
 from pool_server.providers.shield import Shield
 from pool_server.providers.vertex.module import Vertex
 
@@ -68,6 +68,7 @@ __all__ = [
     "Credential",
     "CredentialRejectedError",
     "Credits",
+    "Knowledge",
     "OnboardingRejectedError",
     "ProviderModule",
     "ProviderSpec",
@@ -94,7 +95,6 @@ __all__ = [
     "redact",
     "refuse_unnamed",
     "short",
-    "surely_has_model",
     "unusable_answer",
     "usage_report",
     "vendor_of",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from enum import Enum
 
 from pool_server.core.enums import Dialect, Operation, Provider
 from pool_server.providers.credential import Credential
@@ -60,19 +61,22 @@ def family_of(model: str) -> Provider | None:
     return Provider.QWEN if qwen_model(name) else None
 
 
-def has_model(cred: Credential, model: str) -> bool:
-    """Whether the account's vendor has this model, as far as names tell: a list in the file is the last word, an
-    endpoint of somebody's own may have any."""
-    if cred.models or cred.base_url:
-        return True
-    family = family_of(model)
-    return family is None or family in _OWN.get(cred.provider, (family,))
+class Knowledge(Enum):
+    """What names and an account's file tell of whether it has a model."""
+
+    HAS = "has"
+    UNTOLD = "untold"
+    LACKS = "lacks"
 
 
-def surely_has_model(cred: Credential, model: str) -> bool:
-    """Whether it is known to have it: listed in the file, of the vendor's own name, or, at an endpoint of somebody's
-    own, of no vendor's."""
+def has_model(cred: Credential, model: str) -> Knowledge:
+    """Whether the account has this model. A list in the file is the last word, and whether the model is in it is asked
+    elsewhere; an endpoint of somebody's own surely has models of no vendor's name, and may have any."""
     if cred.models:
-        return True  # whether it is in the list is asked elsewhere
-    family = family_of(model)
-    return family in _OWN.get(cred.provider, ()) or (bool(cred.base_url) and family is None)
+        return Knowledge.HAS
+    family, own = family_of(model), _OWN.get(cred.provider)
+    if family is None:
+        return Knowledge.HAS if cred.base_url else Knowledge.UNTOLD
+    if own is not None and family in own:
+        return Knowledge.HAS
+    return Knowledge.UNTOLD if cred.base_url or own is None else Knowledge.LACKS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -10,7 +11,7 @@ from pool_server.core.enums import Dialect as D
 from pool_server.core.enums import Operation as O
 from pool_server.core.enums import Provider
 from pool_server.core.settings import Settings, Upstreams
-from pool_server.providers import catalogue_request, provider_module, providers_for
+from pool_server.providers import Knowledge, catalogue_request, has_model, provider_module, providers_for
 from pool_server.providers.keys.operations import (
     ANTHROPIC_API,
     CHATGPT_BACKEND,
@@ -23,6 +24,30 @@ from pool_server.providers.keys.operations import (
 from tests.providers.make import ACCESS, KEY, OWN, SETTINGS, claude_file, codex_file, cred, google_file
 
 CODEX, CLAUDE, GEMINI, QWEN, OPENAI = (Provider(name) for name in ("codex", "claude", "gemini", "qwen", "openai"))
+
+
+ELSEWHERE = {"base_url": "http://127.0.0.1:4100"}
+
+
+@pytest.mark.parametrize(
+    ("provider", "more", "model", "known"),
+    [
+        (CODEX, {}, "gpt-6", Knowledge.HAS),
+        (OPENAI, {}, "gpt-6", Knowledge.HAS),
+        (OPENAI, {}, "claude-opus-4-5", Knowledge.LACKS),
+        (OPENAI, {}, "kimi-k2", Knowledge.UNTOLD),
+        (OPENAI, ELSEWHERE, "claude-opus-4-5", Knowledge.UNTOLD),
+        (OPENAI, ELSEWHERE, "kimi-k2", Knowledge.HAS),
+        (OPENAI, {"models": ["kimi-k2"]}, "claude-opus-4-5", Knowledge.HAS),
+        (Provider.VERTEX, {}, "claude-opus-4-5", Knowledge.HAS),
+        (Provider.VERTEX, {}, "gpt-6", Knowledge.LACKS),
+    ],
+)
+def test_an_account_has_a_model_or_not_or_nobody_can_tell(
+    provider: Provider, more: dict[str, Any], model: str, known: Knowledge
+) -> None:
+    data = {"api_key": KEY, **more} if provider is OPENAI else None
+    assert has_model(cred(provider, data), model) is known
 
 
 @pytest.mark.parametrize(
