@@ -119,8 +119,7 @@ class Translation(AttemptTranslation):
         self._whole: list[bytes] = []
 
     def record(self) -> dict[str, Any]:
-        if self._response.unshown:
-            self.approximated = {**self.approximated, "sound and pictures": "left out of the answer"}
+        self.approximated = {**self.approximated, **self._response.approximated}
         return super().record()
 
     def feed(self, piece: bytes) -> bytes:

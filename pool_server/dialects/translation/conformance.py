@@ -246,6 +246,9 @@ VENDORS: dict[tuple[str, UpstreamKind], dict[Feature, Rule]] = {
     },
 }
 
+# Citations, runs of the vendor's own tools, parts and reasons to stop that nobody here knows.
+UNTOLD = "what only this vendor's answers hold (searches, citations, files)"
+
 # What an answer can be told as, by the client's dialect: (chat, responses, messages, gemini).
 ANSWERS: dict[str, tuple[Rule, Rule, Rule, Rule]] = {
     "text, function calls, their order": (_E, _E, _E, _E),
@@ -256,7 +259,6 @@ ANSWERS: dict[str, tuple[Rule, Rule, Rule, Rule]] = {
     "cut by length, context full": (_E, _E, _E, _E),
     "filter, blocked prompt": (_E, _E, _about("refusal"), _about("SAFETY")),
     "a refusal in words": (_E, _E, _about("text and stop_reason refusal"), _about("text and SAFETY")),
-    "the vendor's own searches": (_about("text only"),) * 4,
     "usage: input, cache read, output, reasoning": (_E, _E, _E, _E),
     "cache write": (_E, _E, _E, _about("in the prompt's count")),
     "more than one choice": (_NOT_ASKED, _NOT_ASKED, _NOT_ASKED, _E),
@@ -267,6 +269,7 @@ ANSWERS: dict[str, tuple[Rule, Rule, Rule, Rule]] = {
         _about("without bytes and token ids"),
     ),
     "sound and pictures": (*(_about("left out, named in the record"),) * 3, _E),
+    UNTOLD: (_about("left out, named in the record"),) * 4,
     "arguments that are no JSON": (_E, _E, _about("error"), _about("error")),
     "error before the first event": (_E, _E, _E, _E),
     "error after it, upstream breaks off": (_E, _E, _E, _about("error, connection broken")),

@@ -283,6 +283,9 @@ class Sink(Protocol):
     def media(self, key: Hashable, mime: str, data: str) -> None:
         """Sound or a picture in base64; of a sound a piece that can be decoded by itself."""
 
+    def leave(self, what: str) -> None:
+        """Something of the answer has no word in any other dialect; `what` is the vendor's own name for it."""
+
     def reasoning(self, key: Hashable, piece: str) -> None: ...
 
     def call(self, key: Hashable, ident: str, name: str, *, custom: bool = False, order: int | None = None) -> None:

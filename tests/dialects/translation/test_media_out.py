@@ -162,7 +162,7 @@ def test_sound_reaches_the_client(client: Dialect, stream: bool, upstream_stream
         raw = b"".join(found.response.feed(piece) for piece in SPOKEN) + found.response.finish()
     else:
         raw = found.response.whole(json.dumps(WHOLE).encode())
-    assert found.response.complete and not found.response.unshown
+    assert found.response.complete and not found.response.approximated
     parts = parts_of(client, raw, stream=stream)
     blobs = [part["inlineData"] for part in parts if "inlineData" in part]
     assert {blob["mimeType"] for blob in blobs} == {L16}
@@ -188,7 +188,7 @@ def test_a_picture_reaches_the_client(stream: bool) -> None:
 def test_a_client_without_a_word_for_sound_gets_what_was_said(client: Dialect, stream: bool) -> None:
     found = translate(client, CHAT, request(client, [("user", "?")], stream=stream), stream=stream)
     raw = b"".join(found.response.feed(piece) for piece in SPOKEN) + found.response.finish()
-    assert found.response.complete and found.response.unshown and PCM.encode() not in raw
+    assert found.response.complete and found.response.approximated and PCM.encode() not in raw
     assert b"tide." in raw
     if stream:
         assert hear(client, raw).texts() == "High tide."
@@ -200,7 +200,7 @@ def test_a_picture_of_gemini_s_is_noted_where_it_cannot_be_told(client: Dialect)
     body = {"candidates": [{"content": {"parts": parts}, "finishReason": "STOP"}]}
     found = translate(client, UpstreamKind.GEMINI, request(client, [("user", "?")]))
     assert b"Here." in found.response.whole(json.dumps(body).encode())
-    assert found.response.complete and found.response.unshown
+    assert found.response.complete and found.response.approximated
 
 
 @given(st.binary(max_size=60), st.data())

@@ -25,7 +25,7 @@ from pool_server.dialects.translation import (
     read_error,
     translate_count,
 )
-from pool_server.dialects.translation.answers.sequence import StopStrings, completion
+from pool_server.dialects.translation.answers.cuts import StopStrings, completion
 from pool_server.dialects.translation.neutral import Family
 from pool_server.dialects.translation.options import claude, level_of, nearest, openai_level
 from pool_server.dialects.translation.seals import read_seal, seal_for

@@ -9,6 +9,7 @@ from pool_server.dialects.translation.answers.fold import WholeAnswer
 from pool_server.dialects.translation.answers.sequence import Sequencer
 from pool_server.dialects.translation.chat import answer as chat_answer
 from pool_server.dialects.translation.chat import stream_in as chat_stream_in
+from pool_server.dialects.translation.conformance import Notes
 from pool_server.dialects.translation.errors import read_error
 from pool_server.dialects.translation.neutral import ErrorInfo
 
@@ -39,8 +40,13 @@ class Choices:
         self.fault: ErrorInfo | None = None
 
     @property
-    def unshown(self) -> bool:
-        return False  # who asks for several is told all there is
+    def left_out(self) -> Notes:
+        """What of all choices the client is not told."""
+        found = Notes()
+        for choice in self._choices.values():
+            for what in choice.left_out.dropped:
+                found.drop(what)
+        return found
 
     @property
     def begun(self) -> bool:

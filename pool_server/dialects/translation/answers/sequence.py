@@ -6,7 +6,6 @@ The block in front is told as it comes; others are kept until it ends. Whatever 
 
 from __future__ import annotations
 
-import re
 from collections import deque
 from collections.abc import Hashable
 from hashlib import blake2b
@@ -16,7 +15,9 @@ import msgspec
 
 from pool_server.core.enums import Dialect
 from pool_server.core.models import Usage
+from pool_server.dialects.translation.answers.cuts import StopStrings, completion
 from pool_server.dialects.translation.answers.logprobs import TokenQueue, size
+from pool_server.dialects.translation.conformance import Notes
 from pool_server.dialects.translation.neutral import ErrorInfo, Family, Finish, TokenLogprob
 from pool_server.dialects.translation.seals import seal_for
 from pool_server.dialects.translation.tools import ToolNames, arguments_object, emulated_input, plain_id
@@ -24,12 +25,6 @@ from pool_server.dialects.translation.tools import ToolNames, arguments_object, 
 HELD = 32 << 20  # characters of one answer that are kept; a larger one fails
 _TEXT, _REASONING, _CALL, _MEDIA = range(4)
 _CUT = (Finish.LENGTH, Finish.FILTER)
-_JSON_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]]|"', re.DOTALL)
-_ENDINGS = ("", '"', "null", ":null", '":null', '"":null', "0", "e", "ue", "rue", "se", "lse", "alse", "l", "ll", "ull")
-# What an escape lacks that was cut, alone or as half of a surrogate pair.
-_ESCAPES = ("\\", "0", "00", "000", "0000", "\\udc00", "udc00", "dc00", "c00", "00\\udc00", "0\\udc00")
-_ESCAPE = re.compile(r"\\(?:u[0-9A-Fa-f]{0,4})?(?:\\(?:u[0-9A-Fa-f]{0,3})?)?$")
-_CUT_SIZE = 1 << 20  # characters; longer arguments that were cut are an error
 
 
 class Writer(Protocol):
@@ -123,7 +118,7 @@ class Sequencer:
         self._reason: Finish | None = None
         self._usage = Usage()
         self._refused = False
-        self.unshown = False  # there were sound or pictures the client is told nothing of
+        self.left_out = Notes()
         self.begun = False
         self.closed = False
         self.fault: ErrorInfo | None = None
@@ -162,11 +157,14 @@ class Sequencer:
         if not (data and self._goes()):
             return
         if not self._writer.shows:
-            self.unshown = True
+            self.leave(mime.partition("/")[0])
             return
         block = _Block(_MEDIA, key)
         block.name, block.ended = mime, True
         self._take(block, data)
+
+    def leave(self, what: str) -> None:
+        self.left_out.drop(what)
 
     def reasoning(self, key: Hashable, piece: str) -> None:
         if piece and self._goes():
@@ -444,54 +442,3 @@ class Sequencer:
         if reason is Finish.STOP and self._calls:
             return Finish.TOOLS
         return Finish.STOP if reason is Finish.TOOLS and not self._calls else reason
-
-
-class StopStrings:
-    """Ends a text where one of the strings begins, however the text was cut."""
-
-    def __init__(self, strings: tuple[str, ...]) -> None:
-        self._strings = strings
-        self._longest = max(map(len, strings))
-        self._tail = ""
-
-    def feed(self, piece: str) -> tuple[str, str]:
-        """(what can be told, the string met or "")."""
-        text = self._tail + piece
-        hits = [(at, s) for s in self._strings if (at := text.find(s)) >= 0]
-        if hits:
-            at, met = min(hits, key=lambda hit: (hit[0], -len(hit[1])))
-            self._tail = ""
-            return text[:at], met
-        keep = next((n for n in range(min(self._longest - 1, len(text)), 0, -1) if self._begins(text[-n:])), 0)
-        self._tail = text[len(text) - keep :]
-        return text[: len(text) - keep], ""
-
-    def _begins(self, tail: str) -> bool:
-        return any(s.startswith(tail) for s in self._strings)
-
-    def rest(self) -> str:
-        """What was kept back when the text ended."""
-        tail, self._tail = self._tail, ""
-        return tail
-
-
-def completion(text: str) -> str | None:
-    """What makes a JSON object of its beginning; None where it is none."""
-    if len(text) > _CUT_SIZE:
-        return None
-    stack: list[str] = []
-    for match in _JSON_TOKEN.finditer(text):
-        token = match[0]
-        if token == '"':
-            break  # a string that was cut: what is within it is no structure
-        if token in "{[":
-            stack.append("}" if token == "{" else "]")
-        elif token in "}]" and stack:
-            stack.pop()
-    closers = "".join(reversed(stack))
-    escapes: tuple[str, ...] = ("", *_ESCAPES) if _ESCAPE.search(text[-12:]) else ("",)
-    for escape in escapes:
-        for ending in _ENDINGS:
-            if arguments_object(text + escape + ending + closers)[1]:
-                return escape + ending + closers
-    return None

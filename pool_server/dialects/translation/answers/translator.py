@@ -20,6 +20,7 @@ from pool_server.dialects.translation.chat import (
 from pool_server.dialects.translation.chat import (
     stream_out as chat_stream_out,
 )
+from pool_server.dialects.translation.conformance import UNTOLD
 from pool_server.dialects.translation.errors import error_body, read_error
 from pool_server.dialects.translation.fields import JSON
 from pool_server.dialects.translation.gemini import (
@@ -127,9 +128,10 @@ class ResponseTranslator:
         return self._sequencer.fault
 
     @property
-    def unshown(self) -> bool:
-        """Whether there were sound or pictures of which the client was told nothing."""
-        return self._sequencer.unshown
+    def approximated(self) -> dict[str, str]:
+        """What of the answer the client is not told, by the vendor's names for it; for the record."""
+        left_out = self._sequencer.left_out.names()
+        return {UNTOLD: f"left out: {', '.join(left_out)}"} if left_out else {}
 
     @property
     def complete(self) -> bool:

@@ -8,7 +8,7 @@ from pool_server.core.models import Usage
 from pool_server.dialects.translation.answers.fold import WholeAnswer
 from pool_server.dialects.translation.answers.logprobs import read_choice
 from pool_server.dialects.translation.chat.media import SoundPieces, pictures
-from pool_server.dialects.translation.chat.stream_in import FINISH
+from pool_server.dialects.translation.chat.stream_in import content_pieces, leave_untold, read_finish
 from pool_server.dialects.translation.fields import arguments_text, obj, openai_usage, text
 from pool_server.dialects.translation.neutral import Finish, Reasoning, Sink, Text, ToolCall
 
@@ -30,15 +30,15 @@ def read_answer(body: dict[str, Any], sink: Sink, *, transcribed: bool = True) -
     choice = obj(choices[0]) if isinstance(choices, list) and choices else {}
     message = obj(choice.get("message"))
     sink.start(text(body.get("id")), text(body.get("model")))
-    if thought := text(message.get("reasoning_content")) or text(message.get("reasoning")):
+    pieces = list(content_pieces(message.get("content"), sink))
+    thoughts = [piece for kind, piece in pieces if kind == "reasoning"]
+    if thought := text(message.get("reasoning_content")) or text(message.get("reasoning")) or "".join(thoughts):
         sink.reasoning("reasoning", thought)
         sink.end("reasoning")
-    content = message.get("content")
-    if isinstance(content, list):  # some servers answer in parts
-        content = "".join(text(obj(part).get("text")) for part in content)
-    tokens, refused = read_choice(choice.get("logprobs"), text(content))
+    content = "".join(piece for kind, piece in pieces if kind == "text")
+    tokens, refused = read_choice(choice.get("logprobs"), content)
     sink.logprobs("text", tokens)
-    sink.text("text", text(content))
+    sink.text("text", content)
     sink.end("text")
     sink.logprobs("refusal", refused, refusal=True)
     sink.text("refusal", text(message.get("refusal")), refusal=True)
@@ -51,14 +51,15 @@ def read_answer(body: dict[str, Any], sink: Sink, *, transcribed: bool = True) -
         arguments = function.get("input" if custom else "arguments")
         sink.call(index, text(obj(call).get("id")), text(function.get("name")), custom=bool(custom))
         sink.end(index, whole=arguments_text(arguments))
+    leave_untold(message, sink)
     sink.usage(openai_usage(body.get("usage")))
     if choice:
-        sink.finish(FINISH.get(text(choice.get("finish_reason")), Finish.STOP))
+        read_finish(text(choice.get("finish_reason")) or "stop", sink)
     sink.close()
 
 
 def _read_media(message: dict[str, Any], sink: Sink, transcribed: bool) -> None:
-    for mime, data in pictures(message):
+    for mime, data in pictures(message, sink):
         sink.media("picture", mime, data)
     sound, pieces = obj(message.get("audio")), SoundPieces()
     if piece := pieces.feed(text(sound.get("data"))):

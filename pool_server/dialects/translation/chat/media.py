@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from pool_server.dialects.translation.fields import obj, split_data_url, text, words
-from pool_server.dialects.translation.neutral import RequestOptions
+from pool_server.dialects.translation.neutral import RequestOptions, Sink
 
 # Gemini's prebuilt voices: no other vendor has them. ai.google.dev, speech generation.
 _GOOGLE_VOICES = words(
@@ -38,13 +38,16 @@ def voice(asked: str) -> str:
     return asked.lower() if asked and asked.lower() not in _GOOGLE_VOICES else _VOICE
 
 
-def pictures(message: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """(media type, base64 data) of the pictures of a message or delta, as OpenRouter has them."""
+def pictures(message: dict[str, Any], sink: Sink) -> Iterator[tuple[str, str]]:
+    """(media type, base64 data) of the pictures of a message or delta, as OpenRouter has them; those told by their
+    address are named."""
     found = message.get("images")
     for image in found if isinstance(found, list) else ():
         inline = split_data_url(text(obj(obj(image).get("image_url")).get("url")))
         if inline is not None:
             yield inline
+        else:
+            sink.leave("images")
 
 
 class SoundPieces:

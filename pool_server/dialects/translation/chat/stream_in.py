@@ -2,21 +2,62 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from pool_server.dialects.translation.answers.logprobs import read_choice
 from pool_server.dialects.translation.chat.media import SoundPieces, pictures
 from pool_server.dialects.translation.errors import read_error
 from pool_server.dialects.translation.fields import arguments_text, obj, openai_usage, text
-from pool_server.dialects.translation.neutral import Finish, Sink
+from pool_server.dialects.translation.neutral import ErrorInfo, Finish, Sink
 
-FINISH = {
+_FINISH = {
     "stop": Finish.STOP,
     "length": Finish.LENGTH,
+    "model_length": Finish.LENGTH,  # Mistral's, of the context
     "tool_calls": Finish.TOOLS,
     "function_call": Finish.TOOLS,
     "content_filter": Finish.FILTER,
 }
+# The endpoint gave up: Mistral's and OpenRouter's, vLLM's, DeepSeek's.
+_FAULTS = frozenset({"error", "abort", "insufficient_system_resource"})
+_TOLD = frozenset(
+    {"role", "content", "refusal", "reasoning", "reasoning_content", "tool_calls", "audio", "images", "name"}
+)
+
+
+def read_finish(reason: str, sink: Sink) -> None:
+    """Tell an endpoint's reason to stop; one nobody here knows is a natural end, and named."""
+    if reason in _FAULTS:
+        sink.fail(ErrorInfo(502, f"The upstream's answer ended with {reason}.", "api_error", reason))
+        return
+    if reason not in _FINISH:
+        sink.leave(f"finish_reason {reason}")
+    sink.finish(_FINISH.get(reason, Finish.STOP))
+
+
+def content_pieces(content: Any, sink: Sink) -> Iterator[tuple[str, str]]:
+    """(text or reasoning, what it says) of a content: a text, or parts as Mistral's reasoning models answer."""
+    if isinstance(content, str):
+        if content:
+            yield "text", content
+        return
+    for part in content if isinstance(content, list) else ():
+        shape = obj(part)
+        kind = shape.get("type")
+        if kind == "thinking":
+            yield from (("reasoning", piece) for _, piece in content_pieces(shape.get("thinking"), sink))
+        elif said := text(shape.get("text")):
+            yield "text", said
+        elif kind != "text":
+            sink.leave(text(kind) or "content")
+
+
+def leave_untold(message: dict[str, Any], sink: Sink) -> None:
+    """Name what a message or delta holds beside what is told."""
+    for name in message.keys() - _TOLD:
+        if message[name]:
+            sink.leave(name)
 
 
 class ChatStreamReader:
@@ -64,6 +105,8 @@ class ChatStreamReader:
             if (piece := delta.get("content")) and isinstance(piece, str):
                 self._into("text")
                 self._sink.text("text", piece)
+            elif piece:
+                self._parts(piece)
             if thought and isinstance(thought, str):
                 self._into("reasoning")
                 self._sink.reasoning("reasoning", thought)
@@ -76,12 +119,20 @@ class ChatStreamReader:
             for position, call in enumerate(calls if isinstance(calls, list) else ()):
                 if isinstance(call, dict):
                     self._call(call, position)
+            if delta.keys() - _TOLD:
+                leave_untold(delta, self._sink)
         reason = choice.get("finish_reason")
         if reason and isinstance(reason, str):
-            self._sink.finish(FINISH.get(reason, Finish.STOP))
+            read_finish(reason, self._sink)
+
+    def _parts(self, content: Any) -> None:
+        for block, piece in content_pieces(content, self._sink):
+            self._into(block)
+            tell = self._sink.text if block == "text" else self._sink.reasoning
+            tell(block, piece)
 
     def _media(self, delta: dict[str, Any]) -> None:
-        for mime, data in pictures(delta):
+        for mime, data in pictures(delta, self._sink):
             self._into("")
             self._sink.media("picture", mime, data)
         sound = obj(delta.get("audio"))

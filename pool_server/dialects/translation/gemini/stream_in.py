@@ -7,11 +7,13 @@ from typing import Any
 from pool_server.dialects.translation.errors import read_error
 from pool_server.dialects.translation.fields import arguments_object_text, google_usage, obj, text
 from pool_server.dialects.translation.gemini.request import camel
-from pool_server.dialects.translation.neutral import Finish, Sink
+from pool_server.dialects.translation.neutral import ErrorInfo, Finish, Sink
 
 _FINISH = {
     "STOP": Finish.STOP,
     "MAX_TOKENS": Finish.LENGTH,
+    "CONTINUATION": Finish.LENGTH,
+    "TOO_MANY_TOOL_CALLS": Finish.PAUSE,
     "MALFORMED_FUNCTION_CALL": Finish.MALFORMED,
     "UNEXPECTED_TOOL_CALL": Finish.MALFORMED,
     "SAFETY": Finish.FILTER,
@@ -21,7 +23,16 @@ _FINISH = {
     "SPII": Finish.FILTER,
     "LANGUAGE": Finish.FILTER,
     "IMAGE_SAFETY": Finish.FILTER,
+    "IMAGE_PROHIBITED_CONTENT": Finish.FILTER,
+    "IMAGE_RECITATION": Finish.FILTER,
+    "ESCALATION": Finish.FILTER,
+    "PUP_LIMITED_DISABLED": Finish.FILTER,
+    "MODEL_ARMOR": Finish.FILTER,
 }
+# Reasons that are faults: what came before is no answer.
+_FAULTS = frozenset({"MALFORMED_RESPONSE", "MISSING_THOUGHT_SIGNATURE"})
+_BESIDE = ("citationMetadata", "groundingMetadata", "urlContextMetadata", "finishMessage", "continuationToken")
+_TOLD = frozenset({"text", "inlineData", "functionCall", "thought", "thoughtSignature"})
 
 
 class GeminiStreamReader:
@@ -68,10 +79,21 @@ class GeminiStreamReader:
         for part in parts if isinstance(parts, list) else ():
             if isinstance(part, dict):
                 self._part(camel(part))
+        for name in _BESIDE:
+            if candidate.get(name):
+                self._sink.leave(name)
         reason = text(candidate.get("finishReason"))
         if reason and reason != "FINISH_REASON_UNSPECIFIED":
             self._into("")
-            self._sink.finish(_FINISH.get(reason, Finish.FILTER if "SAFETY" in reason else Finish.STOP))
+            self._finish(reason)
+
+    def _finish(self, reason: str) -> None:
+        if reason in _FAULTS:
+            self._sink.fail(ErrorInfo(502, f"The model's answer ended with {reason}.", "api_error", reason.lower()))
+            return
+        if _FINISH.get(reason) in (None, Finish.MALFORMED):  # Chat has no word for the latter
+            self._sink.leave(f"finishReason {reason}")
+        self._sink.finish(_FINISH.get(reason, Finish.FILTER if "SAFETY" in reason else Finish.STOP))
 
     def _part(self, part: dict[str, Any]) -> None:
         signature = text(part.get("thoughtSignature"))
@@ -97,6 +119,9 @@ class GeminiStreamReader:
             self._count += 1
             self._sink.call(self._count, text(call.get("id")), text(call.get("name")))
             self._sink.end(self._count, whole=arguments_object_text(call.get("args")))
+        else:
+            for name in part.keys() - _TOLD:
+                self._sink.leave(name)
 
     def _seal(self, signature: str) -> None:
         """Seal the thought that is open, else one without text."""

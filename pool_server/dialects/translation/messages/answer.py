@@ -44,6 +44,8 @@ def read_answer(body: dict[str, Any], sink: Sink) -> None:
         if kind == "text":
             sink.text(index, text(block.get("text")))
             sink.end(index)
+            if block.get("citations"):
+                sink.leave("citations")
         elif kind == "thinking":
             sink.reasoning(index, text(block.get("thinking")))
             sink.end(index, seal=text(block.get("signature")))
@@ -52,12 +54,25 @@ def read_answer(body: dict[str, Any], sink: Sink) -> None:
         elif kind == "tool_use":
             sink.call(index, text(block.get("id")), text(block.get("name")))
             sink.end(index, whole=arguments_object_text(block.get("input")))
+        else:
+            sink.leave(text(kind) or "content")
     usage = MessageUsage()
     usage.take(body.get("usage"), START)
     sink.usage(usage.usage())
-    if reason := text(body.get("stop_reason")):
-        sink.finish(FINISH.get(reason, Finish.STOP), text(body.get("stop_sequence")))
+    read_stop(body, sink)
     sink.close()
+
+
+def read_stop(shape: dict[str, Any], sink: Sink) -> None:
+    """Tell why the message ended, where it says so."""
+    reason = text(shape.get("stop_reason"))
+    if not reason:
+        return
+    if reason not in FINISH:
+        sink.leave(f"stop_reason {reason}")
+    if shape.get("stop_details"):
+        sink.leave("stop_details")
+    sink.finish(FINISH.get(reason, Finish.STOP), text(shape.get("stop_sequence")))
 
 
 def write_usage(usage: Usage) -> dict[str, Any]:

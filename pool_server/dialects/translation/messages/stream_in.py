@@ -6,8 +6,8 @@ from typing import Any
 
 from pool_server.dialects.translation.errors import read_error
 from pool_server.dialects.translation.fields import arguments_text, obj, text
-from pool_server.dialects.translation.messages.answer import FINISH
-from pool_server.dialects.translation.neutral import Finish, Sink
+from pool_server.dialects.translation.messages.answer import read_stop
+from pool_server.dialects.translation.neutral import Sink
 from pool_server.dialects.usage.anthropic import DELTA, START, MessageUsage
 
 
@@ -36,9 +36,7 @@ class MessagesStreamReader:
             self._count(message.get("usage"), START)
         elif kind == "message_delta":
             self._count(event.get("usage"), DELTA)
-            delta = obj(event.get("delta"))
-            if reason := text(delta.get("stop_reason")):
-                self._sink.finish(FINISH.get(reason, Finish.STOP), text(delta.get("stop_sequence")))
+            read_stop(obj(event.get("delta")), self._sink)
         elif kind == "message_stop":
             self._sink.close()
         elif kind == "error" or event.get("error") is not None:
@@ -65,11 +63,14 @@ class MessagesStreamReader:
             self._sink.end(key, seal=text(block.get("data")), redacted=True)
         elif kind == "text":
             self._sink.text(key, text(block.get("text")))
+            if block.get("citations"):
+                self._sink.leave("citations")
         elif kind == "thinking":
             self._sink.reasoning(key, text(block.get("thinking")))
             self._seal(key, block)
         else:
             self._hidden = key
+            self._sink.leave(text(kind) or "content")
 
     def _seal(self, key: Any, shape: dict[str, Any]) -> None:
         if signature := text(shape.get("signature")):
@@ -87,6 +88,8 @@ class MessagesStreamReader:
             self._sink.reasoning(key, text(delta.get("thinking")))
         elif kind == "signature_delta":
             self._seal(key, delta)
+        else:
+            self._sink.leave("citations" if kind == "citations_delta" else text(kind) or "delta")
 
     def _stop(self, index: Any) -> None:
         key = _key(index)

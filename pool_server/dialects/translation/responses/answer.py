@@ -14,10 +14,15 @@ from pool_server.dialects.translation.neutral import Finish, Part, Reasoning, Si
 _REASONS = {"max_output_tokens": Finish.LENGTH, "max_tokens": Finish.LENGTH, "content_filter": Finish.FILTER}
 
 
-def read_finish(response: dict[str, Any], kind: str = "") -> Finish:
+def read_finish(response: dict[str, Any], sink: Sink, kind: str = "") -> None:
+    """Tell why the response ended."""
     if response.get("status") == "incomplete" or kind == "response.incomplete":
-        return _REASONS.get(text(obj(response.get("incomplete_details")).get("reason")), Finish.LENGTH)
-    return Finish.STOP
+        reason = text(obj(response.get("incomplete_details")).get("reason"))
+        if reason and reason not in _REASONS:
+            sink.leave(f"incomplete_details {reason}")
+        sink.finish(_REASONS.get(reason, Finish.LENGTH))
+    else:
+        sink.finish(Finish.STOP)
 
 
 def read_answer(body: dict[str, Any], sink: Sink) -> None:
@@ -31,7 +36,7 @@ def read_answer(body: dict[str, Any], sink: Sink) -> None:
         read_item(index, obj(item), sink)
     sink.usage(openai_usage(body.get("usage")))
     if body.get("status") in ("completed", "incomplete"):
-        sink.finish(read_finish(body))
+        read_finish(body, sink)
     sink.close()
 
 
@@ -45,6 +50,7 @@ def read_item(index: Any, item: dict[str, Any], sink: Sink) -> None:
             refusal = shape.get("type") == "refusal"
             sink.text((index, number), text(shape.get("refusal" if refusal else "text")), refusal=refusal)
             sink.end((index, number))
+        leave_untold(item, sink)
     elif kind == "reasoning":
         sink.reasoning(index, reasoning_text(item))
         sink.end(index, seal=text(item.get("encrypted_content")))
@@ -52,19 +58,26 @@ def read_item(index: Any, item: dict[str, Any], sink: Sink) -> None:
         custom = kind == "custom_tool_call"
         sink.call(index, text(item.get("call_id")), text(item.get("name")), custom=custom)
         sink.end(index, whole=arguments_text(item.get("input" if custom else "arguments")))
+    else:
+        sink.leave(text(kind) or "output")
+
+
+def leave_untold(message: dict[str, Any], sink: Sink) -> None:
+    """Name what a message's parts hold beside text."""
+    content = message.get("content")
+    for part in content if isinstance(content, list) else ():
+        shape = obj(part)
+        if shape.get("annotations"):
+            sink.leave("annotations")
+        if shape.get("type") not in ("output_text", "refusal") and not shape.get("text"):
+            sink.leave(text(shape.get("type")) or "content")
 
 
 def reasoning_text(item: dict[str, Any]) -> str:
-    """Summary parts stand apart by an empty line; the raw text where there is no summary."""
-    for field in ("summary", "content"):
-        parts = item.get(field)
-        if (
-            found := [text(obj(part).get("text")) for part in parts if obj(part).get("text")]
-            if isinstance(parts, list)
-            else []
-        ):
-            return "\n\n".join(found)
-    return ""
+    """Summary parts and those of the raw text, which stand apart by an empty line."""
+    fields = [item.get("summary"), item.get("content")]
+    parts = [part for found in fields if isinstance(found, list) for part in found]
+    return "\n\n".join(said for part in parts if (said := text(obj(part).get("text"))))
 
 
 def write_usage(usage: Usage) -> dict[str, Any]:

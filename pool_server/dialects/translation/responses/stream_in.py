@@ -7,7 +7,7 @@ from typing import Any
 from pool_server.dialects.translation.errors import read_error
 from pool_server.dialects.translation.fields import arguments_text, obj, openai_usage, text
 from pool_server.dialects.translation.neutral import Sink
-from pool_server.dialects.translation.responses.answer import read_finish, read_item, reasoning_text
+from pool_server.dialects.translation.responses.answer import leave_untold, read_finish, read_item, reasoning_text
 
 _ENDS = ("response.completed", "response.incomplete", "response.done")
 
@@ -96,6 +96,8 @@ class ResponsesStreamReader:
             self._sink.end(key, seal=text(item.get("encrypted_content")))
         elif key not in self._told:
             read_item(key, item, self._sink)
+        elif kind == "message":
+            leave_untold(item, self._sink)
         elif key in self._calls:
             self._calls.discard(key)
             whole = arguments_text(item.get("arguments")) or arguments_text(item.get("input"))
@@ -103,7 +105,7 @@ class ResponsesStreamReader:
         self._told.add(key)
 
     def _end(self, kind: str, response: dict[str, Any]) -> None:
-        if response.get("status") == "failed" or obj(response.get("error")):
+        if response.get("status") in ("failed", "cancelled") or obj(response.get("error")):
             self._sink.fail(read_error(0, {"error": response.get("error")}))
             return
         self._sink.start(text(response.get("id")), text(response.get("model")))
@@ -114,7 +116,7 @@ class ResponsesStreamReader:
         usage = openai_usage(response.get("usage"))
         if usage.known:
             self._sink.usage(usage)
-        self._sink.finish(read_finish(response, kind))
+        read_finish(response, self._sink, kind)
         self._sink.close()
 
 
