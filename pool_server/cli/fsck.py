@@ -67,16 +67,18 @@ def _described(found: Consistency) -> dict[str, object]:
         "wrong_days": [time.strftime(day, time.localtime(at)) for at in found.days],
         "wrong_days_without_records": [time.strftime(day, time.localtime(at)) for at in found.lost_days],
         "wrong_months": [time.strftime("%Y-%m", time.localtime(month.start)) for month in found.months],
+        "changed_months": [time.strftime("%Y-%m", time.localtime(month.start)) for month in found.lost_months],
     }
 
 
 _WORDS = {
     "unreadable_records": "usage records cannot be read (they stay in the sums, not in the request log)",
-    "missing_entries": "entries that lead to records are missing",
+    "missing_entries": "entries of records are missing or wrong",
     "astray_entries": "entries lead to no record",
     "wrong_days": "days whose sums are not those of their records",
     "wrong_days_without_records": "days whose sums are wrong and whose records are not all there any more",
     "wrong_months": "months whose sums are not those of their days",
+    "changed_months": "months of which a day was changed after its records were forgotten",
 }
 
 

@@ -49,9 +49,11 @@ def advanced(clock: bytes | None, now: float) -> float:
 def begin(txn: Txn, now: float, retention_days: int, days: Days) -> Cut:
     """Start a run: note what will be gone, before it goes."""
     now = advanced(txn.get(layout.NOTES, _CLOCK), now)
-    cut = plan(now, retention_days, days, kept(txn))
+    have = kept(txn)
+    cut = plan(now, retention_days, days, have)
     txn.put(layout.NOTES, _CLOCK, repr(now).encode())
-    txn.put(layout.NOTES, PRUNED, msgspec.json.encode(Kept(minutes=cut.minutes, hours=cut.hours)))
+    left = Kept(minutes=cut.minutes, hours=cut.hours, records=max(have.records, int(cut.records)))
+    txn.put(layout.NOTES, PRUNED, msgspec.json.encode(left))
     return cut
 
 

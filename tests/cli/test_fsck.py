@@ -35,10 +35,24 @@ def test_a_sound_store_is_told_and_a_damaged_one_is_put_right(sh: Shell, folder:
     store.write(lambda txn: (txn.delete(RECORD_IDS, b"r1"), txn.delete(ROLLUPS, wrong)))
     store.close()
     done = sh("fsck")
-    assert done.code == 1 and "--repair" in done.out and "1: entries that lead to records are missing" in done.out
+    assert done.code == 1 and "--repair" in done.out and "1: entries of records are missing or wrong" in done.out
     told = sh("fsck", "--repair", "--json")
     assert told.code == 0 and told.json["repaired"] and len(told.json["found"]["wrong_days"]) == 1
     assert "agrees with itself" in sh("fsck").out
+
+
+def test_a_name_changed_in_the_file_is_seen(sh: Shell, folder: Path) -> None:
+    """Each page is whole, and all sums agree with each other."""
+    fill(folder)
+    assert sh("fsck").code == 0
+    data = folder / "data" / "ledger" / "data.mdb"
+    raw = data.read_bytes()
+    assert raw.count(b"claude-sonnet-4-5") > 10
+    data.write_bytes(raw.replace(b"claude-sonnet-4-5", b"claude-sonnet-4-6"))
+    done = sh("fsck")
+    assert done.code == 1 and "days whose sums are not those of their records" in done.out
+    assert len(sh("fsck", "--repair", "--json").json["left"]["wrong_days_without_records"]) == 0
+    assert b"claude-sonnet-4-5" in data.read_bytes()
 
 
 def test_a_store_in_use_is_left_alone(sh: Shell, folder: Path) -> None:

@@ -3,7 +3,8 @@
 They are made in the background and cost recording nothing. A month's rows are of use only while its pool row counts as
 many requests as the pool rows of its days do: days only grow, and every exchange adds one request, so equal counts mean
 that nothing was added since. A row of its own says where the month ends: in another time zone it may begin at the same
-instant and end at another. What comes late, or was written by a program that knows no months, makes a month stale:
+instant and end at another. Another holds a digest of the days it was made of, so that `fsck` sees a change made to a
+month and to its days alike. What comes late, or was written by a program that knows no months, makes a month stale:
 its days are read until it is made anew. Labels have no months: the days of conversations are forgotten.
 """
 
@@ -11,19 +12,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
+from hashlib import blake2b
 from typing import NamedTuple
 
 import msgspec
 
-from pool_server.ledger.records.layout import DIMENSIONS, MONTH, POOL, ROLLUPS, Days, seconds_key
+from pool_server.ledger.records.layout import CONVERSATION, DIMENSIONS, LABELS, MONTH, POOL, ROLLUPS, Days, seconds_key
 from pool_server.ledger.rollups.sums import Sums, leading_counts
 from pool_server.ledger.rollups.time_slices import Slice
 from pool_server.storage import Reader, Txn
 
 _END = b"."  # beside the dimensions: where the month ends
-_PLACES = (*DIMENSIONS, _END)
+_SEAL = b"#"  # the requests and the digest of its days
+_PLACES = (*DIMENSIONS, _END, _SEAL)
+_SEALED = (*DIMENSIONS, *(label for label in LABELS if label != CONVERSATION))  # days that are kept for ever
 SETTLED_S = 2 * 86_400  # after its end a month is summed: what takes a day to be told is in it
 _SHORTEST_S = 27 * 86_400
+_COUNT = 8  # bytes of the requests in a seal
 _NAMES = 6  # bytes of a rollup key before its names
 
 
@@ -32,6 +37,13 @@ class Month(NamedTuple):
 
     start: int
     stop: int
+
+
+class Seal(NamedTuple):
+    """How many requests a month's days held when they were added up, and the digest of their rows."""
+
+    requests: int
+    digest: bytes
 
 
 class MonthRows(NamedTuple):
@@ -50,7 +62,7 @@ def with_months(reader: Reader, slices: Iterable[Slice], days: Days) -> list[Sli
             continue
         at = part.start
         for month in _months(part.start, part.stop, days):
-            if _kept(reader, month) == _requests(reader, month):
+            if _kept(reader, month) == requests_of(reader, month):
                 found += _days(at, month.start)
                 found.append(Slice(MONTH, *month))
                 at = month.stop
@@ -66,7 +78,11 @@ def stale(reader: Reader, now: float, days: Days) -> list[Month]:
         return []
     opened = datetime.fromtimestamp(int.from_bytes(first[0][2:6], "big"), days.zone)
     closed = _months(_first_midnight(opened.year, opened.month, days), int(now) - SETTLED_S, days)
-    return [month for month in closed if (n := _requests(reader, month)) > 0 and _kept(reader, month) != n]
+    return [
+        month
+        for month in closed
+        if (n := requests_of(reader, month)) > 0 and not (_kept(reader, month) == n == sealed(reader, month).requests)
+    ]
 
 
 def summed(reader: Reader, month: Month) -> MonthRows:
@@ -80,13 +96,32 @@ def summed(reader: Reader, month: Month) -> MonthRows:
         place = _head(dimension, month)
         rows += [(place + name, Sums.together(raws, full=True).encode()) for name, raws in names.items()]
     rows.append((_head(_END, month), seconds_key(month.stop)))
-    return MonthRows(_requests(reader, month), sorted(rows))
+    requests = requests_of(reader, month)
+    if requests >= 0:
+        rows.append((_head(_SEAL, month), requests.to_bytes(_COUNT) + days_digest(reader, month)))
+    return MonthRows(requests, sorted(rows))
+
+
+def days_digest(reader: Reader, month: Month) -> bytes:
+    """What all rows of a month's days come to: about 1 µs for each."""
+    digest = blake2b(digest_size=16)
+    for dimension in _SEALED:
+        head = b"d" + dimension
+        for key, raw in reader.scan(ROLLUPS, head + seconds_key(month.start), head + seconds_key(month.stop)):
+            digest.update(b"%d,%d:%b%b" % (len(key), len(raw), key, raw))
+    return digest.digest()
+
+
+def sealed(reader: Reader, month: Month) -> Seal:
+    """A month's seal: of use as long as its days hold as many requests. One of -1 where there is none."""
+    raw = reader.get(ROLLUPS, _head(_SEAL, month)) or b""
+    return Seal(int.from_bytes(raw[:_COUNT]), raw[_COUNT:]) if len(raw) > _COUNT else Seal(-1, b"")
 
 
 def keep(txn: Txn, month: Month, made: MonthRows) -> bool:
     """Put a month's rows in the place of those it had; False, and nothing is changed, where its days have grown since
     they were added up."""
-    if _requests(txn, month) != made.requests:
+    if requests_of(txn, month) != made.requests:
         return False
     forget(txn, month)
     txn.put_many(ROLLUPS, made.rows)
@@ -97,6 +132,13 @@ def forget(txn: Txn, month: Month) -> None:
     """Remove a month's rows: its days are read until it is made anew."""
     for key, _ in stored(txn, month):
         txn.delete(ROLLUPS, key)
+
+
+def says_what_its_days_do(reader: Reader, month: Month) -> bool:
+    """Whether a month that is up to date has the sums of its days. Raises MsgspecError for a day that is damaged."""
+    seal = _head(_SEAL, month)
+    made = (row for row in summed(reader, month).rows if row[0] != seal)
+    return list(made) == [row for row in stored(reader, month) if row[0] != seal]
 
 
 def stored(reader: Reader, month: Month) -> list[tuple[bytes, bytes]]:
@@ -110,7 +152,7 @@ def current(reader: Reader, days: Days) -> list[Month]:
     head = MONTH + POOL
     starts = [int.from_bytes(key[2:6], "big") for key, _ in reader.scan(ROLLUPS, head, head + b"\xff")]
     found = _months(starts[0], starts[-1] + 32 * 86_400, days) if starts else []
-    return [month for month in found if month.start in starts and _kept(reader, month) == _requests(reader, month)]
+    return [month for month in found if month.start in starts and _kept(reader, month) == requests_of(reader, month)]
 
 
 def around(day: int, days: Days) -> Month:
@@ -135,7 +177,7 @@ def _kept(reader: Reader, month: Month) -> int | None:
         return None
 
 
-def _requests(reader: Reader, month: Month) -> int:
+def requests_of(reader: Reader, month: Month) -> int:
     """How many requests its days speak of; -1, which no month has, where one of them cannot be read."""
     head = b"d" + POOL
     found = reader.scan(ROLLUPS, head + seconds_key(month.start), head + seconds_key(month.stop))

@@ -62,3 +62,11 @@ def encode(rec: UsageRecord, days: Days) -> bytes:
 def shares(reader: Reader) -> list[Share]:
     """Everything that is not in the rollups yet."""
     return [_decode(raw) for _, raw in reader.scan(RECENT)]
+
+
+def decoded(raw: bytes) -> Share | None:
+    """One of them; None for bytes that are none."""
+    try:
+        return _decode(raw)
+    except msgspec.MsgspecError:
+        return None

@@ -18,10 +18,12 @@ Step = Literal["minute", "hour", "day"]
 
 
 class Kept(msgspec.Struct, frozen=True):
-    """From when on minute and hour rows are kept, unix seconds; minutes at a full hour, hours at a midnight."""
+    """From when on minute and hour rows are kept, unix seconds; minutes at a full hour, hours at a midnight. Records
+    were forgotten up to `records`; late ones of that time may have come since."""
 
     minutes: int = 0
     hours: int = 0
+    records: int = 0
 
 
 class Slice(msgspec.Struct, frozen=True):
@@ -39,6 +41,11 @@ def kept(reader: Reader) -> Kept:
     """What pruning has left, as the store says."""
     raw = reader.get(NOTES, PRUNED)
     return Kept() if raw is None else _decode(raw)
+
+
+def kept_since(have: Kept, grain: Grain) -> int:
+    """From when on the rows of a grain are kept."""
+    return have.minutes if grain == b"m" else have.hours if grain == b"h" else 0
 
 
 def widen(frm: float, to: float, have: Kept, days: Days) -> tuple[int, int]:

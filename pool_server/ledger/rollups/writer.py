@@ -99,7 +99,11 @@ class RollupWriter:
 
     def add_up(self, txn: Txn, records: Sequence[UsageRecord]) -> None:
         """Add stored records to the rollups, down to the grains that are kept."""
-        _roll_up(txn, *merge(self._parts(records), kept(txn)))
+        _roll_up(txn, *self.rows(records, kept(txn)))
+
+    def rows(self, records: Iterable[UsageRecord], have: Kept) -> tuple[dict[bytes, Sums], dict[bytes, Sums]]:
+        """What stored records add to the rollups; see `merge`."""
+        return merge(self._parts(records), have)
 
     def _parts(self, records: Iterable[UsageRecord]) -> Iterator[Part]:
         for rec in records:
