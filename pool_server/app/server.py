@@ -253,6 +253,7 @@ class Server:
             reload=self.reload,
             sources=self._sources,
             models=self.gateway.local.every_model,
+            usable=self.gateway.local.usable,
             send=upstream.send,
             reread=self._reread,
             transcripts=self.transcripts,

@@ -11,6 +11,7 @@ from pool_server.dialects.meters import FrameMeter, frame_meter, meter
 from pool_server.dialects.models import (
     ModelInfo,
     ModelsShape,
+    UsableModel,
     converses,
     etag,
     model_entry,
@@ -57,6 +58,7 @@ __all__ = [
     "Scanner",
     "Served",
     "StreamUsagePolicy",
+    "UsableModel",
     "ask_usage",
     "converses",
     "data_of",

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from hashlib import blake2b
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -57,6 +57,19 @@ class ModelInfo(msgspec.Struct, frozen=True):
     family: str = ""
     translated: bool = False
     entries: Mapping[ModelsShape, msgspec.Raw] = {}
+
+
+class UsableModel(NamedTuple):
+    """A model that somebody can be told to ask for in one dialect. `served`: it is served now, by translation or not;
+    else `back` is when (unix seconds), None where nobody knows. `model` "" with `served`: an endpoint serves whose
+    models have no known names. `whole_range`: so is all that the dialect's vendor has, and its own client needs no
+    model named."""
+
+    model: str = ""
+    served: bool = False
+    back: float | None = None
+    translated: bool = False
+    whole_range: bool = False
 
 
 def models_shape(path: str, query: Mapping[str, str], headers: Mapping[str, str]) -> ModelsShape:

@@ -23,7 +23,8 @@ class DialectSpec(NamedTuple):
     a body may refer to objects, see `references`; `continues_by_id`: a request may continue a response by its id;
     `model_in_path`: the path names the model, not the body; `fixed_base`: its clients know the paths below the pool's
     address by themselves, others are given `/v1`; `usage_asked`: a stream tells its usage only when asked;
-    `shows_media`: its clients can be told sound and pictures by translation."""
+    `shows_media`: its clients can be told sound and pictures by translation; `own_range`: a name of its vendor's own
+    that no file lists, so that whoever serves it serves whatever that vendor's client asks for."""
 
     label: str
     client: str
@@ -36,6 +37,7 @@ class DialectSpec(NamedTuple):
     fixed_base: bool = True
     usage_asked: bool = False
     shows_media: bool = False
+    own_range: str = ""
 
 
 _RESPONSES_MARKS = (b'item_reference"', b'container"', b'conversation"', b'prompt"')
@@ -53,6 +55,7 @@ SPECS: dict[Dialect, DialectSpec] = {
         marks=_RESPONSES_MARKS,
         continues_by_id=True,
         fixed_base=False,
+        own_range="gpt-any",
     ),
     Dialect.MESSAGES: DialectSpec(
         label=marked("Anthropic Messages"),
@@ -61,6 +64,7 @@ SPECS: dict[Dialect, DialectSpec] = {
         asked_with=Operation.MESSAGES,
         keepalive=b'event: ping\ndata: {"type":"ping"}\n\n',
         marks=(b'file_id"', b'container"', b'skill_id"'),
+        own_range="claude-any",
     ),
     Dialect.CHAT: DialectSpec(
         label=marked("chat completions"),
@@ -81,6 +85,7 @@ SPECS: dict[Dialect, DialectSpec] = {
         marks=_GOOGLE_MARKS,
         shows_media=True,
         model_in_path=True,
+        own_range="gemini-any",
     ),
     Dialect.CODE_ASSIST: DialectSpec(
         label=marked("Gemini Code Assist"),
@@ -90,5 +95,6 @@ SPECS: dict[Dialect, DialectSpec] = {
         keepalive=b"\n",
         marks=_GOOGLE_MARKS,
         shows_media=True,
+        own_range="gemini-any",
     ),
 }

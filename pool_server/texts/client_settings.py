@@ -107,20 +107,21 @@ GEMINI_CONFLICTS = (
 )
 
 
-def qwen_env(base: str, key: str) -> dict[str, str]:
-    """Qwen Code's variables for any OpenAI-compatible server."""
-    return {"OPENAI_BASE_URL": f"{base}/v1", "OPENAI_API_KEY": key, "OPENAI_MODEL": QWEN_MODEL}
+def qwen_env(base: str, key: str, model: str) -> dict[str, str]:
+    """Qwen Code's variables for any OpenAI-compatible server; without a model the program has its own."""
+    named = {"OPENAI_MODEL": model} if model else {}
+    return {"OPENAI_BASE_URL": f"{base}/v1", "OPENAI_API_KEY": key, **named}
 
 
-def opencode_config(base: str, key: str) -> dict[str, Any]:
-    """opencode's providers: each family through the SDK of its own dialect."""
+def opencode_config(base: str, key: str, model: str) -> dict[str, Any]:
+    """opencode's providers: each family through the SDK of its own dialect, `model` through Chat Completions."""
     return {
         "provider": {
             "pool": {
                 "npm": "@ai-sdk/openai-compatible",
                 "name": "Pool",
                 "options": {"baseURL": f"{base}/v1", "apiKey": key},
-                "models": {QWEN_MODEL: {"name": QWEN_MODEL}},
+                "models": {model: {"name": model}} if model else {},
             },
             "anthropic": {"options": {"baseURL": f"{base}/v1", "apiKey": key}},
             "openai": {"options": {"baseURL": f"{base}/v1", "apiKey": key}},

@@ -1,7 +1,7 @@
 """Friends of the pool: people, codes, keys, sessions, limits, fair share, audit. Knows nothing of accounts."""
 
 from pool_server.users.admin_tokens import TokenHolder, is_admin_token
-from pool_server.users.identity.directory import checked_limits, model_allowed
+from pool_server.users.identity.directory import checked_limits, model_allowed, provider_allowed
 from pool_server.users.identity.imported.aliases import (
     ImportedSecret,
     OtherPool,
@@ -41,6 +41,7 @@ __all__ = [
     "load_secrets",
     "model_allowed",
     "person_mark",
+    "provider_allowed",
     "read_codex_pool_users",
     "token_mark",
 ]

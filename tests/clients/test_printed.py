@@ -12,12 +12,15 @@ from pathlib import Path
 import pytest
 
 from pool_server.core.enums import Provider
+from pool_server.dialects import UsableModel
+from pool_server.texts.client_settings import QWEN_MODEL
 from pool_server.web.onboarding import snippets
 from pool_server.web.onboarding.steps import Client
 from tests.clients.cases import DIRECTORY, QWEN, URL, Case, path
 from tests.clients.jail import why_not
 from tests.clients.stage import Stage, stage
 from tests.fakes import account, key_account, plays
+from tests.web.pool import usable
 
 pytestmark = pytest.mark.clis
 
@@ -32,12 +35,19 @@ SDKS = ("openai-sdk", "anthropic-sdk", "genai-sdk")
 SCRIPTS = {"Python:": ("x.py", [sys.executable]), "Node:": ("x.mjs", ["node"])}
 
 
+SERVED = usable(
+    chat=UsableModel(QWEN_MODEL, True),
+    messages=UsableModel("claude-sonnet-5-5", True),
+    gemini=UsableModel("gemini-3.8-flash", True),
+)
+
+
 def as_case(name: str) -> Case:
     return dataclasses.replace(QWEN, name=name, files=lambda key: {}, env=lambda key: {"PATH": path()})
 
 
 def printed(name: str, key: str) -> Client:
-    return next(client for client in snippets.clients(URL, key) if client.name == name)
+    return next(client for client in snippets.clients(URL, key, SERVED) if client.name == name)
 
 
 def greeted(scene: Stage, argv: list[str]) -> None:

@@ -14,14 +14,22 @@ from pool_server.accounts import Accounts
 from pool_server.core.enums import Source
 from pool_server.core.models import HttpAnswer, HttpRequest, Usage, UsageRecord, WindowObservation
 from pool_server.core.settings import PoolUsers, Settings
+from pool_server.dialects import UsableModel
+from pool_server.gateway.emulation.answers import LocalAnswers
 from pool_server.ledger import Ledger
 from pool_server.storage import Store
 from pool_server.transcripts import Transcripts
 from pool_server.users import Users
 from pool_server.web import WebContext
+from pool_server.web.onboarding.steps import Usable
 
 CODE, ADMIN = "swim", "deep end"
 FAKE_TOKEN = "sk-ant-oat01-FAKE-SECRET-OF-THE-ACCOUNT"
+
+
+def usable(model: UsableModel = UsableModel("house-model-1", True), **other: UsableModel) -> Usable:  # noqa: B008
+    """What can be asked for in each dialect: one model in all, but for those named."""
+    return Usable(*(other.get(one, model) for one in Usable._fields))
 
 
 def friends_settings(**changes: Any) -> Settings:
@@ -80,6 +88,7 @@ def open_context(folder: Path, settings: Settings) -> WebContext:
         version="0.0.test",
         started_at=time.time() - 100,
         reload=reload,
+        usable=LocalAnswers(settings, accounts=pool, users=people, ledger=books, send=no_provider).usable,
         sources={"listen_addr": "default", "friend_code": "file", "pool_users.admin_password": "file"},
     )
     context.stores = (durable, state)  # type: ignore[attr-defined]

@@ -17,7 +17,7 @@ from pool_server.web.home.setup_script import MOST_NAME, machine_name
 from pool_server.web.onboarding import scripts, snippets
 from tests.web import browser
 from tests.web.browser import find, text, wait
-from tests.web.pool import ADMIN
+from tests.web.pool import ADMIN, usable
 from tests.web.site import LiveSite, Site
 from tests.web.test_friends import Browser, enter
 
@@ -64,7 +64,13 @@ def test_whatever_a_machine_says_its_name_is_plain(said: str) -> None:
 @pytest.mark.parametrize("cli", client_settings.CLIS)
 @pytest.mark.parametrize("powershell", [False, True])
 def test_the_undo_says_that_its_key_still_works_and_where_to_end_it(cli: str, powershell: bool) -> None:
-    told: dict[str, Any] = {"powershell": powershell, "base": "http://pool", "key": "k", "pool": "the pool"}
+    told: dict[str, Any] = {
+        "powershell": powershell,
+        "base": "http://pool",
+        "key": "k",
+        "pool": "the pool",
+        "usable": usable(),
+    }
     made = scripts.script(cli, named="Codex on my-laptop", **told)
     silent = scripts.script(cli, **told)
     assert len(made) > len(silent)

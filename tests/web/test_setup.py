@@ -21,7 +21,7 @@ from tree_sitter import Language, Parser
 
 from pool_server.texts import client_settings
 from pool_server.web.onboarding import quoting, scripts, snippets
-from tests.web.pool import CODE
+from tests.web.pool import CODE, usable
 from tests.web.site import LiveSite, Site
 
 BASE, KEY = "http://127.0.0.1:4100", "pk.FAKE.it's-a-key"
@@ -36,7 +36,7 @@ FILES = {
 
 
 def text_of(cli: str, *, powershell: bool = False, key: str = KEY, pool: str = "Bob's pool") -> str:
-    return scripts.script(cli, powershell=powershell, base=BASE, key=key, pool=pool)
+    return scripts.script(cli, powershell=powershell, base=BASE, key=key, pool=pool, usable=usable())
 
 
 def sh(home: Path, script: str, *args: str, path: str = PATH, **env: str) -> str:

@@ -11,6 +11,7 @@ import pytest
 
 from pool_server.app.server import open_people
 from pool_server.core.settings import PoolUsers
+from pool_server.dialects import UsableModel
 from pool_server.texts import client_settings
 from pool_server.users import AuditActor, Principal
 from pool_server.web.onboarding import snippets
@@ -18,13 +19,20 @@ from tests.clients.cases import missing, path
 from tests.clients.jail import Jail, Ran, why_not
 from tests.clients.stage import ServerThread
 from tests.fakes import FakeProviders, account, fake_settings, key_account, plays
+from tests.web.pool import usable
 
 pytestmark = pytest.mark.clis
 
 
+SERVED = usable(
+    chat=UsableModel(client_settings.QWEN_MODEL, True),
+    **{one: UsableModel("", True, whole_range=True) for one in ("responses", "messages", "code_assist")},
+)
+
+
 def then(cli: str) -> str:
     """How the page says to try a client, to the letter."""
-    return next(client.then for client in snippets.clients("", "") if client.name == cli)
+    return next(client.then for client in snippets.clients("", "", SERVED) if client.name == cli)
 
 
 class Friend:

@@ -137,7 +137,7 @@ def gemini(asked: Asked) -> Launch:
 def qwen(asked: Asked) -> Launch:
     """An OpenAI-compatible server, by variables and by the system's settings file, which wins over the person's own.
     Their OPENAI_MODEL stays."""
-    env = {**asked.env, **qwen_env(asked.base, asked.key)}
+    env = {**asked.env, **qwen_env(asked.base, asked.key, QWEN_MODEL)}
     env["OPENAI_MODEL"] = asked.env.get("OPENAI_MODEL") or QWEN_MODEL
     settings: dict[str, Any] = {
         "security": {"auth": {"selectedType": "openai", "apiKey": asked.key, "baseUrl": f"{asked.base}/v1"}}
@@ -151,7 +151,7 @@ def qwen(asked: Asked) -> Launch:
 
 def opencode(asked: Asked) -> Launch:
     """Configuration in a variable, over what the person has there and in files."""
-    config = opencode_config(asked.base, asked.key)
+    config = opencode_config(asked.base, asked.key, QWEN_MODEL)
     if asked.headers:
         for provider in config["provider"].values():
             provider["options"]["headers"] = dict(asked.headers)

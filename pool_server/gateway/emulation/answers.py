@@ -17,19 +17,21 @@ from pool_server.accounts import Accounts
 from pool_server.core.enums import Dialect, Provider
 from pool_server.core.models import ClientError, Send
 from pool_server.core.settings import Settings
-from pool_server.dialects import ModelInfo, ModelsShape
+from pool_server.dialects import ModelInfo, ModelsShape, UsableModel
 from pool_server.gateway.emulation import claude, codex, google
 from pool_server.gateway.emulation.callable_models import Asker, with_aliases
 from pool_server.gateway.emulation.catalogue import Catalogue
 from pool_server.gateway.emulation.not_found import no_such_model, not_served
 from pool_server.gateway.emulation.quota_windows import QuotaWindow, own, pooled, tightest
 from pool_server.gateway.emulation.types import LocalAnswer, LocalRequest, answer, empty
+from pool_server.gateway.emulation.usable_models import UNNAMED, Lookup, usable
 from pool_server.ledger import Ledger
 from pool_server.users import Principal, Users, model_allowed
 
 __all__ = ["LocalAnswer", "LocalAnswers", "LocalRequest"]
 
 _MOST_FIELDS = 32  # of a form
+_PAGE_WAIT_S = 1.0  # seconds that a page waits for the vendors' lists
 _TOKEN_LIFE_S = 86_400  # what a refreshed "access token" says; the key itself ends when the pool says so
 _BACKEND = r"(?:/backend-api|/api/codex)"
 
@@ -140,6 +142,16 @@ class LocalAnswers:
     async def every_model(self) -> list[ModelInfo]:
         """The models that some client can call, whatever it speaks."""
         return await self.catalogue.models(tuple(Provider), Asker(tuple(Dialect), self._settings.models.translate))
+
+    async def usable(self, principal: Principal | None, dialect: Dialect) -> UsableModel:
+        """What a client of this dialect can be told to ask for now, by this person; None: by nobody in particular."""
+        limited = principal is not None and not principal.local
+        held_to = self._users.limits.allowed(principal.user, "") if principal is not None and limited else []
+        user = principal.user if principal is not None else ""
+        lookup = Lookup(self._accounts, self._settings, user, held_to, dialect)
+        asker = Asker((dialect,), self._settings.models.translate)
+        listed = await self.catalogue.models(lookup.providers(UNNAMED), asker, wait_s=_PAGE_WAIT_S)
+        return usable(lookup, with_aliases(listed, self._settings.models.aliases))
 
     async def _codex_models(self, request: LocalRequest) -> LocalAnswer:
         version = parse_qs(request.query).get("client_version", [""])[0]

@@ -101,18 +101,21 @@ class Catalogue:
         """Whether there are sign-ins whose plans have a catalogue, answered or not."""
         return any(group.startswith(_PLAN) for group in self._sources(Provider.CODEX) or ())
 
-    async def models(self, providers: Iterable[Provider], asker: Asker, *, plans: bool = True) -> list[ModelInfo]:
+    async def models(
+        self, providers: Iterable[Provider], asker: Asker, *, plans: bool = True, wait_s: float = WAIT_S
+    ) -> list[ModelInfo]:
         """The models these providers serve here to this client, provider by provider, each once: untranslated if one
-        of them serves it so. Without `plans` what `codex` has told is left out."""
-        asked = [self._models(provider, asker, plans) for provider in providers]
+        of them serves it so. Without `plans` what `codex` has told is left out. A provider that was never heard of is
+        waited for, at most `wait_s`."""
+        asked = [self._models(provider, asker, plans, wait_s) for provider in providers]
         return once_each(model for models in await asyncio.gather(*asked) for model in models)
 
-    async def _models(self, provider: Provider, asker: Asker, plans: bool) -> list[ModelInfo]:
+    async def _models(self, provider: Provider, asker: Asker, plans: bool, wait_s: float) -> list[ModelInfo]:
         sources = self._sources(provider)
         if sources is None:
             return []
         sources = {group: one for group, one in sources.items() if plans or not group.startswith(_PLAN)}
-        answers = await self._ask([((provider, group, ""), one.account) for group, one in sources.items()])
+        answers = await self._ask([((provider, group, ""), one.account) for group, one in sources.items()], wait_s)
         known = _merged(
             [_limited(answer, source, asker) for answer, source in zip(answers, sources.values(), strict=True)]
         )
@@ -162,7 +165,7 @@ class Catalogue:
                 break
         return groups if any_account else None
 
-    async def _ask(self, pairs: list[tuple[Key, str]]) -> list[_Kept]:
+    async def _ask(self, pairs: list[tuple[Key, str]], wait_s: float = WAIT_S) -> list[_Kept]:
         """What the sources last said, in their order; those that never said anything are waited for."""
         waited: list[asyncio.Task[None]] = []
         for key, account in pairs:
@@ -178,7 +181,7 @@ class Catalogue:
             if kept.models is None and key in self._asking:
                 waited.append(self._asking[key])
         if waited:
-            await asyncio.wait(waited, timeout=WAIT_S)
+            await asyncio.wait(waited, timeout=wait_s)
         return [self._kept.get(key, _Kept()) for key, _ in pairs]
 
     async def _fetch(self, key: Key, account: str, kept: _Kept) -> None:

@@ -12,19 +12,25 @@ from typing import TYPE_CHECKING, Any
 
 from pool_server.core.models import HttpAnswer, HttpRequest
 from pool_server.core.settings import Settings
+from pool_server.dialects import UsableModel
 from pool_server.web.base.proxies import Network, networks
 
 if TYPE_CHECKING:
     from pool_server.accounts import Accounts
+    from pool_server.core.enums import Dialect
     from pool_server.core.settings_file import LoadedSettings
     from pool_server.dialects import ModelInfo
     from pool_server.ledger import Ledger
     from pool_server.transcripts import Transcripts
-    from pool_server.users import Users
+    from pool_server.users import Principal, Users
 
 
 async def _no_network(request: HttpRequest) -> HttpAnswer:
     return HttpAnswer(0, {}, error="no network")
+
+
+async def _nothing_usable(principal: Principal | None, dialect: Dialect) -> UsableModel:
+    return UsableModel()
 
 
 async def _no_models() -> Sequence[ModelInfo]:
@@ -36,8 +42,8 @@ class WebContext:
     """Built once by the server and shared by every handler.
 
     `reload` rereads settings and credential files and answers the report of what changed. `models` are those the pool
-    serves, by whatever client; `send` makes a call of the pool's own; `reread` reads the settings' file and the
-    environment.
+    serves, by whatever client; `usable` is what somebody (None: nobody in particular) can be told to ask for in a
+    dialect; `send` makes a call of the pool's own; `reread` reads the settings' file and the environment.
     `draining`, `replaced` (another server has taken over),
     `data_lost` (why the data folder is not the one that was opened, "" while it is) and `settings` are set by the
     server while it runs. `sources` says where a setting came from ("file",
@@ -53,6 +59,7 @@ class WebContext:
     started_at: float
     reload: Callable[[], Awaitable[dict[str, Any]]]
     models: Callable[[], Awaitable[Sequence[ModelInfo]]] = _no_models
+    usable: Callable[[Principal | None, Dialect], Awaitable[UsableModel]] = _nothing_usable
     send: Callable[[HttpRequest], Awaitable[HttpAnswer]] = _no_network
     reread: Callable[[], LoadedSettings] | None = None
     draining: bool = False

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from pool_server.core.enums import Outcome, Provider
+from pool_server.core.enums import Dialect, Outcome, Provider
 from pool_server.language import gettext as _
 from pool_server.texts import client_settings
 from pool_server.users import FLOOR_COST, Principal
@@ -18,7 +18,7 @@ from pool_server.web.base.proxies import base_url
 from pool_server.web.base.shared import headline, headroom, limits, request_rows, standing
 from pool_server.web.home import booking_pages, operator_home, own_account
 from pool_server.web.onboarding import private_authority, snippets
-from pool_server.web.onboarding.steps import Client, Step
+from pool_server.web.onboarding.steps import MODEL_PLACE, Client, Step, Usable
 
 LOCAL_KEY = "local"  # any word does: local mode asks for no key, but the clients want to send one
 LOCAL_TICKET = "local"  # nothing is handed out that would need a secret
@@ -44,15 +44,17 @@ def local_tickets(ctx: WebContext) -> list[str]:
 
 class SetupValues(NamedTuple):
     """What the set-up tabs show. `tickets`: client → the ticket of its one-line command; `bars`: client → its status
-    bar; `trust`: the lines about a private authority."""
+    bar; `trust`: the lines about a private authority; `anything`: whether any client is served, now or later."""
 
     base: str
     clients: tuple[Client, ...]
     endpoints: tuple[snippets.Endpoint, ...]
     tickets: dict[str, str]
     trust: tuple[Step, ...]
+    anything: bool
     bars: dict[str, tuple[Step, ...]] = snippets.BARS
     key_place: str = KEY_PLACE
+    model_place: str = MODEL_PLACE
     one_line: Callable[[str, str, str], tuple[Step, Step]] = snippets.one_line
 
 
@@ -109,9 +111,7 @@ class HomePage(PageHandler, abstract=True):
             "transcripts_offered": ctx.transcripts.offered,
             "transcripts_since": ctx.users.consents.given(principal.user),
             "latest": [request_rows.row(record) for record in latest],
-            **self._setup(
-                base, key, {cli: await self.ticket(principal, cli) for cli in client_settings.CLIS}
-            )._asdict(),
+            **(await self._setup(base, key, principal))._asdict(),
             "local": principal.local,
             "principal": principal,
             "by_key": await ctx.users.sessions.entered_by_key(self.session_cookie) and not first_key,
@@ -128,23 +128,30 @@ class HomePage(PageHandler, abstract=True):
         """The operator's home; they are no friend of their own, so their lines wait for a key."""
         base = self.base_url()
         found = await operator_home.values(self)
-        values = {**found._asdict(), **found.booking._asdict(), **self._setup(base, KEY_PLACE, {})._asdict()}
+        values = {**found._asdict(), **found.booking._asdict(), **(await self._setup(base, KEY_PLACE, None))._asdict()}
         self.page("operator.html", title="Home", **values, first_key="", local=False)
 
-    def _setup(self, base: str, key: str, tickets: dict[str, str]) -> SetupValues:
-        """What the set-up tabs show; without tickets there is no one-line command."""
-        serving = self._serving()
+    async def _setup(self, base: str, key: str, principal: Principal | None) -> SetupValues:
+        """What the set-up tabs show; for nobody in particular there is no one-line command."""
+        tickets: dict[str, str] = {}
+        if principal is not None:
+            tickets = {cli: await self.ticket(principal, cli) for cli in client_settings.CLIS}
+        usable = await self.usable(principal)
         return SetupValues(
             base,
-            snippets.usable_first(snippets.clients(base, key, snippets.usable_model(serving)), serving),
+            snippets.usable_first(snippets.clients(base, key, usable)),
             snippets.endpoints(base),
             tickets,
             private_authority.trust(private_authority.certificates(self.ctx.settings.tls_ca)),
+            any(one.served or one.back for one in usable),
         )
 
-    def _serving(self) -> frozenset[str]:
-        """The providers that can serve now."""
-        return frozenset(row.provider for row in self.ctx.accounts.summary() if row.ready)
+    async def usable(self, principal: Principal | None) -> Usable:
+        """What this person can be told to ask for in each dialect; None: nobody in particular. A page that only
+        refreshes what changed does not show it."""
+        if self.get_query_argument("part", ""):
+            return Usable()
+        return Usable(*await asyncio.gather(*(self.ctx.usable(principal, Dialect(one)) for one in Usable._fields)))
 
     async def ticket(self, principal: Principal, cli: str) -> str:
         """A set-up ticket for one client's command; none for a page that only refreshes what changed."""

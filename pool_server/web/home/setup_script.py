@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pool_server.texts import client_settings
-from pool_server.users import RefusedError
+from pool_server.users import Principal, RefusedError
 from pool_server.users.identity.passwords import same
 from pool_server.web.base.handler import Access
 from pool_server.web.home.home_page import HomePage, local_key, local_tickets
@@ -29,19 +29,21 @@ class Setup(HomePage, access=Access.OPEN):
         machine = machine_name(self.request.headers.get("X-Pool-Machine", ""))
         label = f"{client_settings.LABELS[cli]} on {machine}" if machine else client_settings.LABELS[cli]
         try:
-            key = await self._key(ticket, label, replaces=bool(machine))
+            key, owner = await self._key(ticket, label, replaces=bool(machine))
         except RefusedError:
             self.finish(scripts.refusal(base, powershell=powershell))
             return
         named = "" if self.ctx.local else label
-        text = scripts.script(cli, powershell=powershell, base=base, key=key, pool=self.ctx.pool_name, named=named)
+        usable, pool = await self.usable(owner), self.ctx.pool_name
+        text = scripts.script(cli, powershell=powershell, base=base, key=key, pool=pool, usable=usable, named=named)
         self.finish(text)
 
-    async def _key(self, ticket: str, label: str, *, replaces: bool) -> str:
+    async def _key(self, ticket: str, label: str, *, replaces: bool) -> tuple[str, Principal]:
+        """The key that a ticket is good for, and whose it is."""
         if self.ctx.local and any(same(ticket, known) for known in local_tickets(self.ctx)):
-            return local_key(self.ctx)
+            return local_key(self.ctx), self.ctx.users.local_principal()
         redeemed = await self.ctx.users.tickets.redeem(ticket, peer=self.peer, label=label, replaces=replaces)
-        return str(redeemed["key"])
+        return str(redeemed["key"]), Principal(redeemed["user"]["id"], redeemed["user"]["name"])
 
 
 def machine_name(said: str) -> str:

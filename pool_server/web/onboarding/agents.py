@@ -9,23 +9,25 @@ from __future__ import annotations
 
 import json
 
+from pool_server.dialects import UsableModel
 from pool_server.language import gettext as _
-from pool_server.web.onboarding.quoting import sh
-from pool_server.web.onboarding.steps import Client, Step, exports, pretty
+from pool_server.web.onboarding.quoting import sh, word
+from pool_server.web.onboarding.steps import Client, Step, exports, named, pretty
 
 
-def agents(base: str, key: str, model: str) -> tuple[Client, ...]:
+def agents(base: str, key: str, usable: UsableModel) -> tuple[Client, ...]:
     """aider, Cline, Continue, GitHub Copilot and pi, each through Chat Completions."""
-    url = f"{base}/v1"
+    url, model = f"{base}/v1", named(usable)
     return (
         Client(
             "aider",
             "aider",
             exports({"OPENAI_API_BASE": url, "OPENAI_API_KEY": key}),
-            f'aider --model openai/{model} --message "say hi"',
+            f'aider --model {word("openai/" + model)} --message "say hi"',
+            usable,
         ),
-        Client("cline", "Cline", _cline(url, key, model), 'cline "say hi"'),
-        Client("continue", "Continue", (_continue(url, key, model),), 'cn -p "say hi"'),
+        Client("cline", "Cline", _cline(url, key, model), 'cline "say hi"', usable),
+        Client("continue", "Continue", (_continue(url, key, model),), 'cn -p "say hi"', usable),
         Client(
             "copilot",
             "GitHub Copilot",
@@ -38,8 +40,9 @@ def agents(base: str, key: str, model: str) -> tuple[Client, ...]:
                 }
             ),
             'copilot -p "say hi"',
+            usable,
         ),
-        Client("pi", "pi", (_pi(url, key, model),), f'pi --model pool/{model} -p "say hi"'),
+        Client("pi", "pi", (_pi(url, key, model),), f'pi --model {word("pool/" + model)} -p "say hi"', usable),
     )
 
 

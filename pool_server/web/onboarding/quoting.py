@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import re
+
+_PLAIN = re.compile(r"[A-Za-z0-9._/-]+")
 
 
 def _printable(value: str) -> str:
@@ -15,6 +18,11 @@ def _printable(value: str) -> str:
 def sh(value: str) -> str:
     """A word for a POSIX shell. Raises ValueError for control characters."""
     return "'" + _printable(value).replace("'", "'\\''") + "'"
+
+
+def word(value: str) -> str:
+    """A word for either kind of shell: as it is where it may stand so. Raises ValueError for control characters."""
+    return value if _PLAIN.fullmatch(value) else sh(value)
 
 
 def ps(value: str) -> str:

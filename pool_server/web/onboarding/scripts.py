@@ -17,6 +17,7 @@ from tornado.template import Loader
 from pool_server.texts import client_settings
 from pool_server.web.base.assets.paths import templates_folder
 from pool_server.web.onboarding import quoting, snippets
+from pool_server.web.onboarding.steps import Client, Usable
 
 
 class Place(NamedTuple):
@@ -66,7 +67,7 @@ class Recipe(NamedTuple):
     hints: tuple[str, ...] = ()
 
 
-def recipe(cli: str, base: str, key: str) -> Recipe:
+def recipe(cli: str, base: str, key: str, model: str) -> Recipe:
     """The recipe of `claude`, `gemini`, `qwen` or `opencode`."""
     if cli == "claude":
         env = client_settings.claude_env(base, key)
@@ -91,21 +92,17 @@ def recipe(cli: str, base: str, key: str) -> Recipe:
             ),
         )
     if cli == "qwen":
-        env = client_settings.qwen_env(base, key)
+        env = client_settings.qwen_env(base, key, model)
         return Recipe(
             _place("QWEN_HOME", ".qwen", "settings.json"),
-            {
-                ("security", "auth", "selectedType"): "openai",
-                ("model", "name"): env["OPENAI_MODEL"],
-            },
+            {("security", "auth", "selectedType"): "openai", **({("model", "name"): model} if model else {})},
             (("security", "auth", "apiKey"), ("security", "auth", "baseUrl")),
             _place("QWEN_HOME", ".qwen", ".env"),
             dict(env),
             tuple(env),
         )
-    fields = {
-        ("provider", name): value for name, value in client_settings.opencode_config(base, key)["provider"].items()
-    }
+    providers = client_settings.opencode_config(base, key, model)["provider"]
+    fields = {("provider", name): value for name, value in providers.items()}
     return Recipe(OPENCODE, fields | {("$schema",): "https://opencode.ai/config.json"})
 
 
@@ -119,28 +116,37 @@ def render(name: str, values: dict[str, Any]) -> str:
     return _loader().load(name).generate(**helpers, **values).decode()
 
 
-def script(cli: str, *, powershell: bool, base: str, key: str, pool: str, named: str = "") -> str:
+def script(cli: str, *, powershell: bool, base: str, key: str, pool: str, usable: Usable, named: str = "") -> str:
     """The set-up script of `cli` for one shell.
 
     `pool` is what the operator calls the pool, `named` what its key is called ("" = none was made). Raises ValueError
     when a value cannot be quoted.
     """
-    client = next(client for client in snippets.clients(base, key) if client.name == cli)
+    client = next(client for client in snippets.clients(base, key, usable) if client.name == cli)
     # The name stands in a comment line too: letters, digits and a little punctuation are enough there.
     shown = "".join(char for char in pool if char.isalnum() or char in " .-_'") or "the pool"
     values: dict[str, Any] = {"cli": cli, "label": client.label, "pool": shown, "then": client.then}
     values |= {"program": cli, "install": client_settings.INSTALL[cli], "base": base, "key": key}
     values["key_ends"] = f"Its key, {named}, still works. To end it, open {base}/#keys" if named else ""
+    values["unserved"] = _unserved(client)
     suffix = "ps1" if powershell else "sh"
     if cli == "codex":
         urls = client_settings.codex_urls(base)
         values |= {"openai_url": urls["openai_base_url"], "chatgpt_url": urls["chatgpt_base_url"]}
         values["auth_json"] = json.dumps(client_settings.codex_login(key))
         return render(f"codex.{suffix}", values)
-    values |= _json_values(recipe(cli, base, key))
+    values |= _json_values(recipe(cli, base, key, client.usable.model))
     if powershell:
         values["encoded_undo"] = quoting.ps(quoting.encoded(render("json_undo.ps1", values)))
     return render(f"json.{suffix}", values)
+
+
+def _unserved(client: Client) -> str:
+    """What is to be known where nobody serves the client now, or no name of a model is known."""
+    if not client.usable.served:
+        what = client.usable.model or f"anything for {client.label}"
+        return f"Careful: no account of the pool serves {what} now. Look at the pool's page before you rely on it."
+    return "" if client.usable.model else "Careful: the pool knows no name of a model. Ask whoever runs it for one."
 
 
 def refusal(base: str, *, powershell: bool) -> str:

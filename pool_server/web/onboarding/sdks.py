@@ -6,56 +6,58 @@ import json
 
 from pool_server.language import gettext as _
 from pool_server.web.onboarding.quoting import ps, sh
-from pool_server.web.onboarding.steps import Client, Step
+from pool_server.web.onboarding.steps import Client, Step, Usable, named
 
 
-def sdks(base: str, key: str, model: str) -> tuple[Client, ...]:
-    text = json.dumps
+def sdks(base: str, key: str, usable: Usable) -> tuple[Client, ...]:
+    text, chat, claude, google = json.dumps, usable.chat, usable.messages, usable.gemini
     openai = (
         "from openai import OpenAI\n\n"
         f"client = OpenAI(base_url={text(base + '/v1')}, api_key={text(key)})\n"
-        f"answer = client.chat.completions.create(\n    model={text(model)},\n"
+        f"answer = client.chat.completions.create(\n    model={text(named(chat))},\n"
         '    messages=[{"role": "user", "content": "say hi"}],\n)\nprint(answer.choices[0].message.content)'
     )
     anthropic = (
         "from anthropic import Anthropic\n\n"
         f"client = Anthropic(base_url={text(base)}, auth_token={text(key)})\n"
-        'answer = client.messages.create(\n    model="claude-sonnet-5-5",\n    max_tokens=200,\n'
+        f"answer = client.messages.create(\n    model={text(named(claude))},\n    max_tokens=200,\n"
         '    messages=[{"role": "user", "content": "say hi"}],\n)\nprint(answer.content[0].text)'
     )
     genai = (
         "from google import genai\n\n"
         f"client = genai.Client(api_key={text(key)}, http_options={{{text('base_url')}: {text(base)}}})\n"
-        'answer = client.models.generate_content(model="gemini-3.8-flash", contents="say hi")\nprint(answer.text)'
+        f'answer = client.models.generate_content(model={text(named(google))}, contents="say hi")\nprint(answer.text)'
     )
-    node_openai, node_anthropic, node_genai = _node(base, key, model)
+    nodes = zip((openai, anthropic, genai), _node(base, key, usable), strict=True)
+    by_openai, by_anthropic, by_genai = ((Step("Python:", python), node) for python, node in nodes)
     return (
-        Client("openai-sdk", "OpenAI SDK", (Step("Python:", openai), node_openai), "", False),
-        Client("anthropic-sdk", "Anthropic SDK", (Step("Python:", anthropic), node_anthropic), "", False),
-        Client("genai-sdk", "Google Gen AI SDK", (Step("Python:", genai), node_genai), "", False),
-        Client("curl", "curl", _curl(base, key, model), "", False),
+        Client("openai-sdk", "OpenAI SDK", by_openai, "", chat),
+        Client("anthropic-sdk", "Anthropic SDK", by_anthropic, "", claude),
+        Client("genai-sdk", "Google Gen AI SDK", by_genai, "", google),
+        Client("curl", "curl", _curl(base, key, named(chat)), "", chat),
     )
 
 
-def _node(base: str, key: str, model: str) -> tuple[Step, Step, Step]:
+def _node(base: str, key: str, usable: Usable) -> tuple[Step, Step, Step]:
     """The same in JavaScript, each an ES module (`.mjs`)."""
     text, say = json.dumps, "Node:"
+    chat, claude, google = (text(named(one)) for one in (usable.chat, usable.messages, usable.gemini))
     openai = (
         'import OpenAI from "openai";\n\n'
         f"const client = new OpenAI({{ baseURL: {text(base + '/v1')}, apiKey: {text(key)} }});\n"
-        f"const answer = await client.chat.completions.create({{\n  model: {text(model)},\n"
+        f"const answer = await client.chat.completions.create({{\n  model: {chat},\n"
         '  messages: [{ role: "user", content: "say hi" }],\n});\nconsole.log(answer.choices[0].message.content);'
     )
     anthropic = (
         'import Anthropic from "@anthropic-ai/sdk";\n\n'
         f"const client = new Anthropic({{ baseURL: {text(base)}, authToken: {text(key)} }});\n"
-        'const answer = await client.messages.create({\n  model: "claude-sonnet-5-5",\n  max_tokens: 200,\n'
+        f"const answer = await client.messages.create({{\n  model: {claude},\n  max_tokens: 200,\n"
         '  messages: [{ role: "user", content: "say hi" }],\n});\nconsole.log(answer.content[0].text);'
     )
     genai = (
         'import { GoogleGenAI } from "@google/genai";\n\n'
         f"const client = new GoogleGenAI({{ apiKey: {text(key)}, httpOptions: {{ baseUrl: {text(base)} }} }});\n"
-        'const answer = await client.models.generateContent({ model: "gemini-3.8-flash", contents: "say hi" });\n'
+        f'const answer = await client.models.generateContent({{ model: {google}, contents: "say hi" }});\n'
         "console.log(answer.text);"
     )
     return Step(say, openai), Step(say, anthropic), Step(say, genai)

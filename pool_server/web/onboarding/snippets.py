@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pool_server.core.enums import Provider
+from pool_server.dialects import UsableModel
 from pool_server.language import gettext as _
 from pool_server.language import marked
 from pool_server.providers import SPECS
 from pool_server.texts.client_settings import (
     LABELS,
-    QWEN_MODEL,
     claude_env,
     codex_login,
     codex_toml,
@@ -25,9 +25,9 @@ from pool_server.texts.client_settings import (
     qwen_env,
 )
 from pool_server.web.onboarding.agents import agents
-from pool_server.web.onboarding.quoting import ps, sh
+from pool_server.web.onboarding.quoting import ps, sh, word
 from pool_server.web.onboarding.sdks import sdks
-from pool_server.web.onboarding.steps import Client, Step, exports, pretty
+from pool_server.web.onboarding.steps import Client, Step, Usable, exports, named, pretty
 
 _CODEX_BY_HAND = marked(
     "At the very top of ~/.codex/config.toml, in place of lines with the same names. Where the file has an [analytics] "
@@ -59,21 +59,16 @@ BARS: dict[str, tuple[Step, ...]] = {
 }
 
 
-def usable_model(ready: frozenset[str]) -> str:
-    """A model that providers who can serve now have, for clients that take any."""
-    shipped = [
-        SPECS[one].shipped for one in (Provider.QWEN, Provider.CODEX, Provider.CLAUDE, Provider.GEMINI) if one in ready
-    ]
-    return shipped[0][0] if shipped else QWEN_MODEL
+def clients(base: str, key: str, usable: Usable) -> tuple[Client, ...]:
+    """Every client, in the order of the page; their lines name what is `usable`. `base` has no trailing slash."""
+    clis = (*_of_vendors(base, key, usable), *_of_any(base, key, usable.chat))
+    return (*clis, *agents(base, key, usable.chat), *sdks(base, key, usable))
 
 
-def clients(base: str, key: str, model: str = QWEN_MODEL) -> tuple[Client, ...]:
-    """Every client, in the order of the page; `model` is for those that take any. `base` has no trailing slash."""
-    return (*_clis(base, key), *agents(base, key, model), *sdks(base, key, model))
-
-
-def _clis(base: str, key: str) -> tuple[Client, ...]:
-    claude, gemini, qwen = claude_env(base, key), gemini_env(base, key), qwen_env(base, key)
+def _of_vendors(base: str, key: str, usable: Usable) -> tuple[Client, ...]:
+    """CLIs that ask for a model of their own vendor's unless they are told another."""
+    responses, messages, google = usable.responses, usable.messages, usable.code_assist
+    claude, gemini = claude_env(base, key), gemini_env(base, key)
     return (
         Client(
             "codex",
@@ -82,44 +77,62 @@ def _clis(base: str, key: str) -> tuple[Client, ...]:
                 Step(_(_CODEX_BY_HAND), codex_toml(base)),
                 Step(_("As ~/.codex/auth.json (keep the old file):"), pretty(codex_login(key))),
             ),
-            'codex exec --skip-git-repo-check "say hi"',
+            f'codex exec --skip-git-repo-check {_asked("-m", responses)}"say hi"',
+            responses,
+            True,
             True,
         ),
         Client(
             "claude",
             "Claude Code",
             (Step(_("Into ~/.claude/settings.json:"), pretty({"env": claude})), *exports(claude)),
-            'claude -p "say hi"',
+            f'claude {_asked("--model", messages)}-p "say hi"',
+            messages,
+            True,
             True,
         ),
         Client(
             "gemini",
             "Gemini CLI",
-            (
-                Step(_("Into ~/.gemini/.env:"), "\n".join(f"{name}={value}" for name, value in gemini.items())),
-                *exports(gemini),
-            ),
-            'gemini --skip-trust -p "say hi"',
+            (Step(_("Into ~/.gemini/.env:"), _lines(gemini)), *exports(gemini)),
+            f'gemini --skip-trust {_asked("-m", google)}-p "say hi"',
+            google,
             True,
-        ),
-        Client(
-            "qwen",
-            "Qwen Code",
-            (
-                Step(_("Into ~/.qwen/.env:"), "\n".join(f"{name}={value}" for name, value in qwen.items())),
-                *exports(qwen),
-            ),
-            'qwen -p "say hi"',
-            True,
-        ),
-        Client(
-            "opencode",
-            "opencode",
-            (Step(_("Into ~/.config/opencode/opencode.json:"), pretty(opencode_config(base, key))),),
-            f'opencode run -m pool/{QWEN_MODEL} "say hi"',
             True,
         ),
     )
+
+
+def _of_any(base: str, key: str, chat: UsableModel) -> tuple[Client, ...]:
+    """CLIs that are told a model of any vendor's."""
+    qwen = qwen_env(base, key, named(chat))
+    return (
+        Client(
+            "qwen",
+            "Qwen Code",
+            (Step(_("Into ~/.qwen/.env:"), _lines(qwen)), *exports(qwen)),
+            'qwen -p "say hi"',
+            chat,
+            True,
+        ),
+        Client(
+            "opencode",
+            "opencode",
+            (Step(_("Into ~/.config/opencode/opencode.json:"), pretty(opencode_config(base, key, named(chat)))),),
+            f'opencode run -m {word("pool/" + named(chat))} "say hi"',
+            chat,
+            True,
+        ),
+    )
+
+
+def _asked(option: str, usable: UsableModel) -> str:
+    """How a client that has a model of its own is told another, where that one may not be served."""
+    return "" if usable.whole_range or not usable.model else f"{option} {word(usable.model)} "
+
+
+def _lines(variables: dict[str, str]) -> str:
+    return "\n".join(f"{name}={value}" for name, value in variables.items())
 
 
 SIGN_IN_PROGRAMS = {
@@ -221,12 +234,10 @@ def endpoints(base: str) -> tuple[Endpoint, ...]:
     )
 
 
-def usable_first(clients: tuple[Client, ...], ready: frozenset[str]) -> tuple[Client, ...]:
-    """The clients whose own provider can serve now come first; the order is kept otherwise."""
-    return tuple(sorted(clients, key=lambda client: _OWN.get(client.name, client.name) not in ready))
-
-
-_OWN = {"openai-sdk": "openai", "anthropic-sdk": "claude", "genai-sdk": "gemini", "curl": "", "opencode": "qwen"}
+def usable_first(clients: tuple[Client, ...]) -> tuple[Client, ...]:
+    """The clients that are served now come first, before all those whose own dialect an account speaks; the order is
+    kept otherwise."""
+    return tuple(sorted(clients, key=lambda one: (not one.usable.served, one.usable.translated)))
 
 
 def one_line(base: str, ticket: str, cli: str) -> tuple[Step, Step]:
