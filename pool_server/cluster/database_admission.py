@@ -57,6 +57,7 @@ SWEEP_S = 10.0  # so often dead nodes are looked for, ...
 SILENT_S = 120.0  # ... which have been silent for so long, ...
 CONNECTED_S = 30.0  # ... unless they could not speak: by a node that has had the database for so long itself
 SWEPT_AT_ONCE = 200
+IDLE_S = 60.0  # a hold of nothing goes after so long; longer than what a server that dies may forget
 
 _OF_NODE = "select settled, dead, extract(epoch from clock_timestamp())::float8 as at from pool.node where id = $1"
 
@@ -215,7 +216,7 @@ class DatabaseAdmission(AdmissionPort):
 
     def _took(self, made: Reservation, found: AdmissionVerdict) -> Reservation:
         made.tokens, made.cost = found.tokens, found.cost / NANO
-        self._held.take(made, found.tokens, found.cost)
+        self._held.take(made, found.tokens, found.cost, found.made)
         for owner in made.owners:
             self._standings.held(owner, made, self._now())
         self._standings.want(made.owners)
@@ -383,7 +384,7 @@ class DatabaseAdmission(AdmissionPort):
             else:
                 self._held.go_back_to(row["settled"])
                 self._ahead = row["at"] - self._clock()
-            await calls.hold_sync(connection, self._node.id, self._held.totals())
+            await calls.hold_sync(connection, self._node.id, self._held.totals(), self._held.made())
         if not self._unsure:
             self._open.set()
 
@@ -391,6 +392,7 @@ class DatabaseAdmission(AdmissionPort):
         """Counts what dead nodes held; each node does, whoever comes first."""
         async with self._node.upkeep.connection() as connection:
             await calls.bury_dead(connection, SILENT_S, self._marks())
+            await calls.forget_holds(connection, IDLE_S)
             await connection.value("select pool.use_raise_1($1, null, $2)", self._marks(), SWEPT_AT_ONCE)
 
 

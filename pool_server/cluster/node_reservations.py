@@ -18,6 +18,7 @@ from pool_server.users.limits.periods import Bounds
 
 MOST = 500  # ends told at once
 KEPT_S = 10.0  # what a primary that died may have forgotten is no older
+_KEPT_US = int(KEPT_S * 1_000_000)  # a request's number is its time
 
 Owner = tuple[str, str]  # user and key, "" for the user's own counters
 
@@ -105,10 +106,15 @@ class NodeReservations:
         self._sending: list[NodeReservation] = []
         self._told: deque[tuple[float, Span, list[NodeReservation]]] = deque()
         self._users: Counter[str] = Counter()  # whose requests have ended and were not told
+        self._made: deque[tuple[int, list[Owner]]] = deque()  # the newest that were let in, by the database's number
 
-    def take(self, made: Reservation, tokens: int, cost: int) -> None:
-        """The database holds this much for a request."""
-        self._keep(made, NodeReservation([owner_of(one) for one in made.owners], made.base, True, Amount(tokens, cost)))
+    def take(self, made: Reservation, tokens: int, cost: int, number: int) -> None:
+        """The database holds this much for a request, and gave it this number."""
+        owners = [owner_of(one) for one in made.owners]
+        self._keep(made, NodeReservation(owners, made.base, True, Amount(tokens, cost)))
+        self._made.append((number, owners))
+        while self._made[0][0] < number - _KEPT_US:  # by the newest, however long the database has been away since
+            self._made.popleft()
 
     def begin(self, made: Reservation) -> None:
         """A request of which the database knows nothing."""
@@ -197,10 +203,15 @@ class NodeReservations:
         there."""
         self.go_back_to(settled)
         self._told.clear()
+        self._made.clear()
         self.settled = 0
         for one in (*self._running.values(), *self.ended):
             one.buried = one.buried.plus(one.told)
             one.hold, one.told = one.hold.over(one.told), Amount()
+
+    def made(self) -> list[tuple[str, str, int]]:
+        """The newest requests that were let in: user, key, number."""
+        return [(*owner, number) for number, owners in self._made for owner in owners]
 
     def totals(self) -> list[HeldTotals]:
         """What the database must hold for this node; that is what it has been told then."""

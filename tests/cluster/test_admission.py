@@ -215,6 +215,38 @@ def test_the_database_s_clock_decides(database: Database) -> None:
     asyncio.run(walk())
 
 
+def test_time_is_taken_when_it_is_one_s_turn(database: Database) -> None:
+    """Who waits for another's turn is counted after it, not at the time when they came: the other's requests would be
+    moved back there, and leave their minute early."""
+    waits = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and query like '%{}%'"
+
+    async def walk() -> None:
+        async with database.pool(3) as pool, pool.connection() as first, pool.connection() as second:
+            node, other = await node_of(first), await node_of(first)
+            now = marks((await ask(first, node, at=None)).at)
+            began = await ask(first, node, marks=now, at=None)
+            for call in ("admit", "settle"):
+                async with first.transaction():
+                    await ask(first, node, marks=now, at=None)
+                    late = asyncio.create_task(
+                        ask(second, other, marks=now, at=None)
+                        if call == "admit"
+                        else admission.settle(second, node, (0, 1), [end(began)], now, None)
+                    )
+                    while database.sql(waits.format(call)) == "0":
+                        await asyncio.sleep(0.01)
+                    if call == "settle":  # the second in which it came is over
+                        await first.value("select pg_sleep(1 - extract(epoch from clock_timestamp())::numeric % 1)")
+                    turn = await ask(first, node, marks=now, at=None)
+                said = await late
+                sec = int(database.sql("select sec from pool.use where usr = 'u'"))
+                assert sec >= int(turn.at)
+                if isinstance(said, AdmissionVerdict):
+                    assert said.at > turn.at and said.made > turn.made
+
+    asyncio.run(walk())
+
+
 def test_a_node_taken_for_dead_is_told_and_its_use_counted_once(database: Database) -> None:
     async def walk() -> None:
         async with database.pool() as pool, pool.connection() as c:
@@ -264,6 +296,20 @@ def test_what_a_failover_forgot_or_kept_too_much_is_made_good(database: Database
             assert await counters_of(database, "u") == [2, 2000, 0]
             assert await counters_of(database, "v") == [0, 0, 0]
             assert await counters_of(database, "w") == [2, 50, 0]
+
+    asyncio.run(walk())
+
+
+def test_a_hold_of_nothing_goes_when_nothing_of_it_can_be_forgotten(database: Database) -> None:
+    async def walk() -> None:
+        async with database.pool() as pool, pool.connection() as c:
+            node = await node_of(c)
+            old, new = await ask(c, node, "old"), await ask(c, node, "new", at=None, marks=marks(time.time()))
+            await admission.settle(c, node, (0, 2), [end(old, "old"), end(new, "new")], marks(), NOW)
+            await ask(c, node, "busy")
+            assert await admission.forget_holds(c, 60.0) == 1
+            rows = await c.rows("select usr from pool.hold order by usr")
+            assert [row["usr"] for row in rows] == ["busy", "new"]
 
     asyncio.run(walk())
 

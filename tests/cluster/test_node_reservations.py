@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter, defaultdict
 from datetime import UTC
 from typing import Any
 
@@ -20,7 +21,7 @@ from tests.cluster.conftest import Database
 NOW = 1_793_577_600.0 + 40_000
 MARKS = marks_sent(bounds(NOW, UTC))
 amounts = st.integers(0, 9_000)
-steps = st.one_of(
+of_a_node = st.one_of(
     st.tuples(st.just("take"), st.integers(0, 2), st.booleans()),
     st.tuples(st.just("take"), st.integers(0, 2), st.booleans()),
     st.tuples(st.just("report"), st.integers(0, 9), amounts),
@@ -29,22 +30,60 @@ steps = st.one_of(
     st.tuples(st.just("beat"), st.sampled_from(["all", "answer lost", "nothing"])),
     st.tuples(st.just("die")),
 )
+steps = st.tuples(st.integers(0, 1), of_a_node | of_a_node | st.sampled_from([("wait",), ("flush",), ("crash",)]))
+
+
+class Server:
+    """The database's memory: `crash` forgets what came after the last `flush`, as a primary that dies forgets what was
+    committed asynchronously. Time is its own."""
+
+    def __init__(self, connection: Connection, ident: int) -> None:
+        self.connection, self.ident = connection, ident
+        self.now = self.flushed = NOW
+        self.used: Counter[str] = Counter()
+        self.let_in: dict[str, Counter[int]] = defaultdict(Counter)  # owner → second → requests
+
+    async def start(self) -> None:
+        of_users = f"where usr like 'h{self.ident}u%'"
+        self._tables = {"use": of_users, "hold": of_users, "node": f"where name like 'held {self.ident}.%'"}
+        for table, which in self._tables.items():
+            await self.connection.script(f"create temp table kept_{table} as select * from pool.{table} {which}")
+
+    async def wait(self) -> None:
+        self.now += 0.7
+        if self.now - self.flushed > 3:
+            await self.flush()
+
+    async def flush(self) -> None:
+        self.flushed = self.now
+        for table, which in self._tables.items():
+            await self.connection.script(f"truncate kept_{table}")
+            await self.connection.script(f"insert into kept_{table} select * from pool.{table} {which}")
+
+    async def crash(self) -> None:
+        for table in ("use", "hold"):
+            await self.connection.script(f"delete from pool.{table} {self._tables[table]}")
+            await self.connection.script(f"insert into pool.{table} select * from kept_{table}")
+        await self.connection.script(
+            "update pool.node n set settled = k.settled from kept_node k where k.id = n.id and n.dead is null"
+        )
 
 
 class Life:
     """A node, and what its requests have really used."""
 
-    def __init__(self, connection: Connection, ident: int) -> None:
-        self.connection, self.node, self.ident = connection, 0, ident
+    def __init__(self, server: Server, number: int) -> None:
+        self.server, self.connection, self.number = server, server.connection, number
+        self.node, self.used = 0, server.used
         self.held = NodeReservations(lambda: 0.0)
         self.running: list[Reservation] = []
-        self.used: dict[str, int] = {}
 
     def user(self, number: int) -> str:
-        return f"h{self.ident}u{number}"
+        return f"h{self.server.ident}u{number}"
 
     async def register(self) -> None:
-        row = await self.connection.row("select * from pool.node_start_1($1, '1', '{}')", f"held {self.ident}")
+        name = f"held {self.server.ident}.{self.number}"
+        row = await self.connection.row("select * from pool.node_start_1($1, '1', '{}')", name)
         assert row is not None
         self.node = row["id"]
 
@@ -53,12 +92,22 @@ class Life:
         made = Reservation(user, "claude", base=4_000, key=f"{user}\0k", limited=limited)
         wide = [10**12] * 9
         found = await calls.admit(
-            self.connection, self.node, (user, "k"), 0, (4_000, 10), wide, wide if limited else None, MARKS, NOW
+            self.connection,
+            self.node,
+            (user, "k"),
+            0,
+            (4_000, 10),
+            wide,
+            wide if limited else None,
+            MARKS,
+            self.server.now,
         )
         assert found.word == "ok"
         made.tokens, made.cost = found.tokens, found.cost / calls.NANO
-        self.held.take(made, found.tokens, found.cost)
+        self.held.take(made, found.tokens, found.cost, found.made)
         self.running.append(made)
+        for owner in made.owners:
+            self.server.let_in[owner][int(self.server.now)] += 1
 
     async def report(self, which: int, tokens: int) -> None:
         if self.running:
@@ -71,7 +120,7 @@ class Life:
         tokens = max(tokens, self.held.seen(made).tokens)  # a stream does not take back what it said
         self.held.end(made, tokens, 0)
         for owner in made.owners:
-            self.used[owner] = self.used.get(owner, 0) + tokens
+            self.used[owner] += tokens
 
     async def tell(self, how: str) -> None:
         batch = self.held.batch()
@@ -79,7 +128,7 @@ class Life:
             return
         span = self.held.settled, self.held.settled + len(batch)
         if how != "nothing":
-            await calls.settle(self.connection, self.node, span, rows_of(batch), MARKS, NOW)
+            await calls.settle(self.connection, self.node, span, rows_of(batch), MARKS, self.server.now)
         if how == "all":
             self.held.told(span)
         else:
@@ -107,36 +156,51 @@ class Life:
             self.held.begin_anew(row["settled"])
             dead = self.node
             await self.register()
-            while not await self.connection.value("select pool.bury_2($1, $2, $3, 1)", dead, MARKS, NOW):
+            now = self.server.now
+            while not await self.connection.value("select pool.bury_2($1, $2, $3, 1)", dead, MARKS, now):
                 pass
+            await self.server.flush()  # that was committed synchronously
         else:
             self.held.go_back_to(row["settled"])
-        await calls.hold_sync(self.connection, self.node, self.held.totals())
+        await calls.hold_sync(self.connection, self.node, self.held.totals(), self.held.made(), self.server.now)
 
-    async def check(self) -> None:
+    async def end_all(self) -> None:
         while self.running:
             await self.end(0, 5)
         while self.held.batch():
             await self.tell("all")
-        for owner, tokens in self.used.items():
-            user, _, key = owner.partition("\0")
-            row = await self.connection.row("select * from pool.use where usr = $1 and jti = $2", user, key)
-            assert row is not None
-            assert (row["day_tok"], row["held_n"], row["held_tok"]) == (tokens, 0, 0)
 
 
-def test_whatever_was_lost_on_the_way_each_token_is_counted_once(database: Database) -> None:
+async def check(server: Server) -> None:
+    for owner, tokens in server.used.items():
+        user, _, key = owner.partition("\0")
+        row = await server.connection.row("select * from pool.use where usr = $1 and jti = $2", user, key)
+        assert row is not None
+        assert (row["day_tok"], row["held_n"], row["held_tok"]) == (tokens, 0, 0)
+        assert {row["sec"] - i: n for i, n in enumerate(row["ring"]) if n} == server.let_in[owner]
+
+
+def test_whatever_was_lost_on_the_way_each_request_and_token_is_counted_once(database: Database) -> None:
     numbers = iter(range(10**6))
 
     async def walk(history: list[Any]) -> None:
         async with connected(database.place(OWNER)) as connection:
-            life = Life(connection, next(numbers))
-            await life.register()
-            for word, *rest in history:
-                await getattr(life, word)(*rest)
-            await life.check()
+            server = Server(connection, next(numbers))
+            await server.start()
+            nodes = [Life(server, number) for number in range(2)]
+            for node in nodes:
+                await node.register()
+            await server.flush()
+            for number, (word, *rest) in history:
+                await getattr(nodes[number] if hasattr(Life, word) else server, word)(*rest)
+                if word == "crash":
+                    for node in nodes:
+                        await node.make_sure()
+            for node in nodes:
+                await node.end_all()
+            await check(server)
 
-    @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
     @given(st.lists(steps, min_size=4, max_size=40))
     def histories(history: list[Any]) -> None:
         asyncio.run(walk(history))
@@ -148,7 +212,7 @@ def test_what_a_primary_forgot_is_told_again() -> None:
     held = NodeReservations(lambda: 0.0)
     made = [Reservation("u", "claude") for _ in range(3)]
     for one in made:
-        held.take(one, 100, 5)
+        held.take(one, 100, 5, 0)
         held.end(one, 70, 3)
         assert len(held.batch()) == 1
         held.told((held.settled, held.settled + 1))

@@ -1,5 +1,5 @@
 """Admission, ends of requests and beats as calls of the database. Owners are (user, key), "" for the user's own
-counters; costs are nano-dollars. The rule is `admit_1` in SQL; `users/limits/counters.py` is the same for one machine.
+counters; costs are nano-dollars. The rule is `admit_2` in SQL; `users/limits/counters.py` is the same for one machine.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ Bounded = Sequence[int | None]  # one a counted limit, in their order; None = no
 
 
 class AdmissionVerdict(NamedTuple):
-    """`word`: ok, stopped, stale, gone, dead, clock, as `admit_1` says them. `stop` is the number, from 0, of the limit
+    """`word`: ok, stopped, stale, gone, dead, clock, as `admit_2` says them. `stop` is the number, from 0, of the limit
     in the way, of the key's where `of_key`; `people` the number up to which changes of people are known there, `at` its
-    time."""
+    time, `made` the number of the request that was let in."""
 
     word: str
     stop: int
@@ -31,6 +31,7 @@ class AdmissionVerdict(NamedTuple):
     cost: int
     people: int
     at: float
+    made: int
 
 
 class Ended(NamedTuple):
@@ -91,7 +92,7 @@ async def admit(
     """Reserves for one request of `asked` (tokens, nano-dollars) where no limit is in the way. `at` None = the time of
     the database. Raises StoreError."""
     row = await connection.row(
-        "select * from pool.admit_1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+        "select * from pool.admit_2($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
         node, *owner, people, *asked, limits, key_limits, list(marks), at,
     )  # fmt: skip
     return _verdict(_there(row))
@@ -100,7 +101,7 @@ async def admit(
 def _verdict(row: ResultRow) -> AdmissionVerdict:
     return AdmissionVerdict(
         row["verdict"], (row["stop"] or 0) - 1, bool(row["of_key"]), row["retry"],
-        row["tok"] or 0, row["cost"] or 0, row["people_seq"], row["at"],
+        row["tok"] or 0, row["cost"] or 0, row["people_seq"], row["at"], row["made"] or 0,
     )  # fmt: skip
 
 
@@ -130,10 +131,24 @@ async def beat(connection: Connection, node: int, grown: Sequence[HoldGrowth]) -
     return bool(await connection.value("select pool.beat_1($1, $2, $3, $4, $5, $6, $7)", node, *columns))
 
 
-async def hold_sync(connection: Connection, node: int, held: Sequence[HeldTotals]) -> None:
-    """What the node holds is this and nothing else. Raises StoreError."""
+async def hold_sync(
+    connection: Connection,
+    node: int,
+    held: Sequence[HeldTotals],
+    made: Sequence[tuple[str, str, int]] = (),
+    at: float | None = None,
+) -> None:
+    """What the node holds is this and nothing else; of its newest requests, `made` (user, key, number), those the
+    database has forgotten count again toward requests a minute. Raises StoreError."""
     columns = [list(column) for column in zip(*held, strict=True)] if held else [[] for _ in HeldTotals._fields]
-    await connection.value("select pool.hold_sync_1($1, $2, $3, $4, $5, $6, $7, $8)", node, *columns)
+    numbers = [list(column) for column in zip(*made, strict=True)] if made else [[], [], []]
+    sql = "select pool.hold_sync_2($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
+    await connection.value(sql, node, *columns, *numbers, at)
+
+
+async def forget_holds(connection: Connection, idle_s: float, most: int = 1000) -> int:
+    """Drops holds of nothing in which nothing was let in for so long; returns how many went. Raises StoreError."""
+    return int(await connection.value("select pool.holds_forget_1($1, $2)", idle_s, most))
 
 
 async def bury_dead(

@@ -209,7 +209,7 @@ class Reservations(AdmissionPort):
         raw = self._rows.get(USE, owner.encode())
         use = _decode_use(raw) if raw is not None else None
         if use is None or use.epoch != self._epoch:
-            return self._with_use(owner, now, lambda txn, use: self._kept(txn, owner, use)), marks
+            return self._with_use(owner, lambda txn, use, _: self._kept(txn, owner, use)), marks
         counters.advance(use, now, marks)
         return use, marks
 
@@ -303,7 +303,7 @@ class Reservations(AdmissionPort):
         raw = self._rows.get(USE, owner.encode())
         fresh = self._seed(owner, now) if raw is not None and list(_decode_use(raw).by) == [name] else None
 
-        def end(txn: RowChanges, use: Use) -> None:
+        def end(txn: RowChanges, use: Use, now: float) -> None:
             if not txn.delete(HELD, mark):
                 return  # another worker was first
             counters.abandon(use, name, now)
@@ -311,7 +311,7 @@ class Reservations(AdmissionPort):
                 counters.raise_to(use, fresh, now)
             _keep(txn, {owner: use})
 
-        self._with_use(owner, now, end)
+        self._with_use(owner, end)
 
     def _end(self, final: Final) -> None:
         reservation = final.reservation
@@ -431,9 +431,13 @@ class Reservations(AdmissionPort):
         if final.tokens:
             counters.learn(use, made.base, final.tokens)
 
-    def _with_use(self, owner: str, now: float, change: Callable[[RowChanges, Use], T]) -> T:
-        """Runs `change` in a transaction on the owner's counters."""
-        return self._write(lambda txn, seeds: change(txn, self._use(txn, owner, now, seeds)))
+    def _with_use(self, owner: str, change: Callable[[RowChanges, Use, float], T]) -> T:
+        """Runs `change` in a transaction on the owner's counters, with the time that it is then, not before."""
+
+        def timed(txn: RowChanges, seeds: _Seeds) -> T:
+            return change(txn, self._use(txn, owner, now := self._clock(), seeds), now)
+
+        return self._write(timed)
 
     def _write(self, change: Callable[[RowChanges, _Seeds], T]) -> T:
         """Runs `change` in a transaction, again when counters it needs must first be made from the ledger.
