@@ -29,10 +29,10 @@ STATUS = RESPONSES_STATUS | {
 }
 
 # What makes a chunk more than a piece of text. Within JSON strings quotes are escaped, so a text never looks like it.
-_TELLING = re.compile(rb'"(?:usage"\s*+:\s*+\{|error"\s*+:|finish_reason"\s*+:\s*+"[a-z])')
+_TELLING = re.compile(rb'"(?:usage"\s*+:\s*+\{|error"\s*+[:,}]|finish_reason"\s*+:\s*+"[a-z])')
 _FINISH = re.compile(rb'"finish_reason"\s*:\s*"[a-z]')
 _USAGE = re.compile(rb'"usage"\s*:\s*\{')
-_ERROR = re.compile(rb'"error"\s*:')
+_ERROR = re.compile(rb'"error"\s*[:,}]')  # a key, or the "object" of vLLM's
 
 
 class _Choice(msgspec.Struct):
@@ -55,7 +55,7 @@ class _Chunk(msgspec.Struct):
     choices: list[_Choice] | None = None
     error: Any = None
     code: Any = None
-    message: Any = None
+    object: Any = None
 
 
 class _Answer(msgspec.Struct):
@@ -149,7 +149,8 @@ class ChatReader(AnswerFacts):
         chunk = read_answer(data, _CHUNK)
         if chunk is None:
             return RENDERED if self._rendered else 0
-        if chunk.error is not None or (chunk.choices is None and chunk.code is not None):
+        flat = chunk.choices is None and (chunk.code is not None or chunk.object == "error")
+        if chunk.error is not None or flat:
             label = chunk.error if isinstance(chunk.error, dict) else {"code": chunk.code}
             self.fault = status_of(STATUS, label.get("code"), label.get("type"), default=500), data
             return FAULT

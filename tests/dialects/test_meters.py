@@ -179,6 +179,7 @@ def test_faults_of_a_message(kind: str, status: int) -> None:
         ({"error": {"message": "m", "code": 429}}, 429),
         ({"error": {"message": "m", "code": "limit_burst_rate"}}, 429),
         ({"error": "words"}, 500),
+        ({"object": "error", "message": "m", "type": "InternalServerError", "code": 500}, 500),
     ],
 )
 @pytest.mark.parametrize("before", [0, 2])

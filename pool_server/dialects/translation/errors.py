@@ -17,11 +17,17 @@ from pool_server.dialects.translation.fields import JSON
 from pool_server.dialects.translation.neutral import ErrorInfo
 from pool_server.dialects.types import status_of
 
+# What vendors say of a prompt that is longer than the model reads, or than one minute of the account's plan allows.
 _TOO_LONG = re.compile(
-    r"context.?(?:length|window)|maximum context|prompt is too long|input token count|too many (?:input )?tokens"
-    r"|exceeds? the (?:maximum|context|model)",
+    r"context.?(?:length|window|size|limit)|maximum (?:context|prompt|model) length|max_seq_len|max message tokens"
+    r"|(?:prompt|input) (?:is too long|exceeds? max)|input token (?:count|length)|too many (?:input )?tokens"
+    r"|prompt token count|range of input length|exceed(?:s|ed)? model token limit|total message size"
+    r"|`?inputs`? (?:tokens \+|must have less)|request exceeds the maximum|request too large for "
+    r"|(?<!output )(?<!completion )\btokens? exceeds? the max",
     re.IGNORECASE,
 )
+_TOO_LONG_CODES = ("exceed_context_size_error", "model_max_prompt_tokens_exceeded", "1261")
+_TOKENS = re.compile(r"tokens?\b", re.IGNORECASE)
 _STATUS = MESSAGES_STATUS | GEMINI_STATUS | CHAT_STATUS
 _ANTHROPIC = {status: name for name, status in reversed(MESSAGES_STATUS.items())}
 _GOOGLE = {
@@ -64,9 +70,18 @@ def read_error(status: int, body: bytes | dict[str, Any]) -> ErrorInfo:
     message = _message(inner, error, outer.get("detail"), found)
     kind, code = _label(inner.get("type")), _label(inner.get("code"))
     told = status or status_of(_STATUS, inner.get("code"), inner.get("status"), inner.get("type"), default=500)
-    if _TOO_LONG.search(message) and told in (400, 413, 422):
-        code = "context_length_exceeded"
+    if _too_long(told, message, kind, code):
+        # A client cuts its conversation short after 400; 413 and 422 it repeats, or takes for too many bytes.
+        told, code = told if told == 413 and not _TOKENS.search(message) else 400, "context_length_exceeded"
     return ErrorInfo(told, message, kind, code, _retry_after(inner))
+
+
+def _too_long(status: int, message: str, kind: str, code: str) -> bool:
+    if status == 429:  # one request alone is more than a minute's tokens: no wait makes it smaller
+        return kind == "tokens" and message.startswith("Request too large for ")
+    if status not in (400, 413, 422):
+        return False
+    return kind in _TOO_LONG_CODES or code in _TOO_LONG_CODES or _TOO_LONG.search(message) is not None
 
 
 def _message(inner: dict[str, Any], error: Any, detail: Any, found: Any) -> str:

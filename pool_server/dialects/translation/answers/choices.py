@@ -65,7 +65,7 @@ class Choices:
     def event(self, name: str, event: Any) -> None:
         if self.closed or not isinstance(event, dict):
             return
-        if event.get("error") is not None:
+        if chat_stream_in.is_error(event):
             self.fail(read_error(0, event))
             return
         self._usage = event.get("usage") or self._usage

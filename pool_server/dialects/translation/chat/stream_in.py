@@ -18,12 +18,21 @@ _FINISH = {
     "tool_calls": Finish.TOOLS,
     "function_call": Finish.TOOLS,
     "content_filter": Finish.FILTER,
+    "tool_use": Finish.TOOLS,
+    "max_tokens": Finish.LENGTH,
+    "model_context_window_exceeded": Finish.LENGTH,  # Z.ai's
+    "sensitive": Finish.FILTER,  # Z.ai's
 }
-# The endpoint gave up: Mistral's and OpenRouter's, vLLM's, DeepSeek's.
-_FAULTS = frozenset({"error", "abort", "insufficient_system_resource"})
+# The endpoint gave up: Mistral's and OpenRouter's, vLLM's, Z.ai's, DeepSeek's.
+_FAULTS = frozenset({"error", "abort", "network_error", "insufficient_system_resource"})
 _TOLD = frozenset(
     {"role", "content", "refusal", "reasoning", "reasoning_content", "tool_calls", "audio", "images", "name"}
 )
+
+
+def is_error(event: dict[str, Any]) -> bool:
+    """Whether an event is an error: the object of one, or vLLM's, which is none within another."""
+    return event.get("error") is not None or (event.get("object") == "error" and not event.get("choices"))
 
 
 def read_finish(reason: str, sink: Sink) -> None:
@@ -31,9 +40,9 @@ def read_finish(reason: str, sink: Sink) -> None:
     if reason in _FAULTS:
         sink.fail(ErrorInfo(502, f"The upstream's answer ended with {reason}.", "api_error", reason))
         return
-    if reason not in _FINISH:
+    if reason.lower() not in _FINISH:
         sink.leave(f"finish_reason {reason}")
-    sink.finish(_FINISH.get(reason, Finish.STOP))
+    sink.finish(_FINISH.get(reason.lower(), Finish.STOP))
 
 
 def content_pieces(content: Any, sink: Sink) -> Iterator[tuple[str, str]]:
@@ -60,6 +69,35 @@ def leave_untold(message: dict[str, Any], sink: Sink) -> None:
             sink.leave(name)
 
 
+class _Calls:
+    """Which call a piece belongs to. The index says it; some endpoints leave it out, and some give every call of a
+    turn the same one: there a new id with a name begins another call."""
+
+    def __init__(self) -> None:
+        self._known: dict[Any, tuple[str, int, str]] = {}  # index or id → key, order, id
+        self._last: Any = None
+        self._shared = False  # one index was that of several calls
+
+    def key(self, index: int | None, ident: str, name: str, place: int) -> tuple[str, int, str]:
+        """(the call's key, its order, the key of the call it ends, or "")."""
+        where: Any = index if index is not None else ident
+        if index is None and not ident:  # it goes on with the last call, or begins one
+            where = f"/{len(self._known)}/{place}" if name or self._last is None else self._last
+        ended, known = "", self._known.get(where)
+        if known is not None and index is not None and name and ident and known[2] and known[2] != ident:
+            self._shared, ended, known = True, known[0], None
+        if known is None:
+            count = len(self._known)
+            if ended:
+                self._known[f"/{count}"] = self._known[where]
+            order = count if index is None or self._shared else index
+            known = f"call {count}", order, ident
+        elif ident and not known[2]:
+            known = known[0], known[1], ident
+        self._known[where], self._last = known, where
+        return known[0], known[1], ended
+
+
 class ChatStreamReader:
     """Usage comes after the finish, in a chunk of its own or with the last one; `[DONE]` ends the stream, and so
     does its end where a finish was said. `transcribed`: what a sound says is told as text too."""
@@ -69,14 +107,15 @@ class ChatStreamReader:
         self._transcribed = transcribed
         self._sound = SoundPieces()
         self._started = False
+        self._told = False  # something that is shown
         self._usage: Any = None  # some servers repeat it in every chunk: the latest is read at the end
         self._block = ""  # text, reasoning or refusal: what the last piece belonged to
-        self._orders: dict[Any, int] = {}  # index of a call → its key, for servers that leave the index out
+        self._calls = _Calls()
 
     def event(self, _name: str, event: Any) -> None:
         if not isinstance(event, dict):
             return
-        if event.get("error") is not None:
+        if is_error(event):
             self._sink.fail(read_error(0, event))
             return
         if not self._started:
@@ -89,6 +128,8 @@ class ChatStreamReader:
         self._usage = event.get("usage") or self._usage
 
     def done(self) -> None:
+        if self._told:  # its end is said, if not why
+            self._sink.finish(Finish.STOP)
         self.end()
 
     def end(self) -> None:
@@ -152,21 +193,22 @@ class ChatStreamReader:
                 self._sink.logprobs(block, tokens, refusal=block == "refusal")
 
     def _into(self, block: str) -> None:
+        self._told = True
         if block != self._block:
             if self._block:
                 self._sink.end(self._block)
             self._block = block
 
-    def _call(self, call: dict[str, Any], position: int) -> None:
+    def _call(self, call: dict[str, Any], place: int) -> None:
         self._into("")
         index = call.get("index")
         index = index if isinstance(index, int) and not isinstance(index, bool) and index >= 0 else None
-        ident = text(call.get("id"))
-        key = f"call {index if index is not None else ident or position}"
-        function = obj(call.get("function"))
-        if ident or function.get("name"):
-            if key not in self._orders:
-                self._orders[key] = index if index is not None else len(self._orders)
-            self._sink.call(key, ident, text(function.get("name")), order=self._orders[key])
+        ident, function = text(call.get("id")), obj(call.get("function"))
+        name = text(function.get("name"))
+        key, order, ended = self._calls.key(index, ident, name, place)
+        if ended:
+            self._sink.end(ended)
+        if ident or name:
+            self._sink.call(key, ident, name, order=order)
         if (piece := function.get("arguments")) is not None:  # some servers send the object itself
             self._sink.arguments(key, piece if isinstance(piece, str) else arguments_text(piece))

@@ -7,7 +7,7 @@ from typing import Any
 from pool_server.dialects.translation.errors import read_error
 from pool_server.dialects.translation.fields import arguments_text, obj, text
 from pool_server.dialects.translation.messages.answer import read_stop
-from pool_server.dialects.translation.neutral import Sink
+from pool_server.dialects.translation.neutral import Finish, Sink
 from pool_server.dialects.usage.anthropic import DELTA, START, MessageUsage
 
 
@@ -19,6 +19,7 @@ class MessagesStreamReader:
         self._usage = MessageUsage()
         self._seals: dict[Any, str] = {}
         self._hidden: Any = None  # index of a block that is not told
+        self._told = False  # something that is shown
 
     def event(self, _name: str, event: Any) -> None:
         if not isinstance(event, dict):
@@ -27,6 +28,7 @@ class MessagesStreamReader:
         if kind == "content_block_delta":
             self._delta(event.get("index"), obj(event.get("delta")))
         elif kind == "content_block_start":
+            self._told = True
             self._start(event.get("index"), obj(event.get("content_block")))
         elif kind == "content_block_stop":
             self._stop(event.get("index"))
@@ -38,6 +40,8 @@ class MessagesStreamReader:
             self._count(event.get("usage"), DELTA)
             read_stop(obj(event.get("delta")), self._sink)
         elif kind == "message_stop":
+            if self._told:  # its end is said, if not why
+                self._sink.finish(Finish.STOP)
             self._sink.close()
         elif kind == "error" or event.get("error") is not None:
             self._sink.fail(read_error(0, event))

@@ -1,0 +1,119 @@
+"""How compatible endpoints write what OpenAI's and Anthropic's own write otherwise: calls without an index or with one
+for all, contents in parts, words of their own for an answer's end, or none."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from pool_server.core.enums import Dialect
+from pool_server.dialects.translation import UpstreamKind
+from tests.dialects.streams import named, sse
+from tests.dialects.translation.grammar import Heard, hear, hear_whole
+from tests.dialects.translation.kit import request, translate
+
+CLIENTS = (Dialect.RESPONSES, Dialect.MESSAGES, Dialect.GEMINI)
+DONE = sse("[DONE]")
+each_client = pytest.mark.parametrize("client", CLIENTS)
+
+
+def chunk(delta: Any, finish: str | None = None) -> bytes:
+    return sse({"id": "c", "model": "m", "choices": [{"index": 0, "delta": delta, "finish_reason": finish}]})
+
+
+def piece(arguments: str, name: str = "", ident: str = "", **more: Any) -> bytes:
+    call = {
+        **({"id": ident} if ident else {}),
+        "function": {"arguments": arguments, **({"name": name} if name else {})},
+    }
+    return chunk({"tool_calls": [{**call, **more}]})
+
+
+def heard(client: Dialect, pieces: list[bytes], kind: UpstreamKind = UpstreamKind.CHAT) -> Heard:
+    body = request(client, [("user", "?")], tools=("moon", "tide"), stream=True)
+    told = translate(client, kind, body, stream=True).response
+    return hear(client, b"".join(map(told.feed, pieces)) + told.finish())
+
+
+@each_client
+@pytest.mark.parametrize("ident", ["call_a", ""])
+def test_a_piece_without_index_and_id_goes_on_with_the_last_call(client: Dialect, ident: str) -> None:
+    pieces = [piece("", "moon", ident), piece('{"a":'), piece("1}"), piece('{"b":2}', "tide", ident and "call_b")]
+    calls = heard(client, [*pieces, chunk({}, "tool_calls"), DONE]).calls()
+    assert calls == [("moon", {"a": 1}), ("tide", {"b": 2})]
+
+
+@each_client
+def test_calls_that_share_an_index_are_told_apart_by_their_ids(client: Dialect) -> None:
+    pieces = [piece('{"a":1}', "moon", "call_a", index=0), piece("", "tide", "call_b", index=0)]
+    pieces += [piece('{"b":2}', index=0), piece('{"c":3}', "moon", "call_c", index=0)]
+    calls = heard(client, [*pieces, chunk({}, "tool_calls"), DONE]).calls()
+    assert calls == [("moon", {"a": 1}), ("tide", {"b": 2}), ("moon", {"c": 3})]
+
+
+@each_client
+def test_another_id_without_a_name_begins_no_call(client: Dialect) -> None:
+    """Some endpoints make up an id for every piece."""
+    pieces = [piece('{"a"', "moon", "call_a", index=0), piece(":1}", ident="call_b", index=0)]
+    assert heard(client, [*pieces, chunk({}, "tool_calls"), DONE]).calls() == [("moon", {"a": 1})]
+
+
+PARTS = [
+    {"type": "thinking", "thinking": [{"type": "text", "text": "Hm. "}, {"type": "text", "text": "So."}]},
+    {"type": "text", "text": "Full moon."},
+    {"type": "reference", "reference_ids": [1]},
+]
+
+
+@each_client
+def test_a_content_in_parts_is_text_and_reasoning(client: Dialect) -> None:
+    found = heard(client, [chunk({"content": PARTS[:1]}), chunk({"content": PARTS[1:]}), chunk({}, "stop"), DONE])
+    assert (found.texts("think"), found.texts()) == ("Hm. So.", "Full moon.")
+    answer = {"id": "c", "choices": [{"message": {"content": PARTS}, "finish_reason": "stop"}]}
+    told = translate(client, UpstreamKind.CHAT, request(client, [("user", "?")])).response
+    found = hear_whole(client, told.whole(json.dumps(answer).encode()))
+    assert (found.texts("think"), found.texts()) == ("Hm. So.", "Full moon.")
+
+
+@each_client
+def test_an_end_that_is_said_without_a_reason_is_one(client: Dialect) -> None:
+    found = heard(client, [chunk({"content": "Full moon."}), DONE])
+    assert found.error is None and found.texts() == "Full moon."
+    found = heard(client, [piece('{"a":1}', "moon", "call_a", index=0), DONE])
+    assert found.error is None and found.calls() == [("moon", {"a": 1})]
+    assert heard(client, [chunk({"content": "Full mo"})]).error is not None
+
+
+@pytest.mark.parametrize("client", [Dialect.CHAT, Dialect.RESPONSES])
+def test_a_message_that_stops_without_a_reason_is_whole(client: Dialect) -> None:
+    pieces: list[dict[str, Any]] = [
+        {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "Full moon."}},
+        {"type": "message_delta", "delta": {"stop_reason": None}},
+        {"type": "message_stop"},
+    ]
+    found = heard(client, list(map(named, pieces)), UpstreamKind.MESSAGES)
+    assert found.error is None and found.texts() == "Full moon."
+
+
+@pytest.mark.parametrize(
+    ("word", "stop"),
+    [("model_length", "max_tokens"), ("MAX_TOKENS", "max_tokens"), ("sensitive", "refusal"), ("tool_use", "end_turn")],
+)
+def test_an_endpoints_own_word_for_the_end(word: str, stop: str) -> None:
+    assert heard(Dialect.MESSAGES, [chunk({"content": "Full"}), chunk({}, word), DONE]).finish == stop
+
+
+@each_client
+@pytest.mark.parametrize("word", ["network_error", "insufficient_system_resource", "error"])
+def test_an_answer_its_endpoint_gave_up_is_no_whole_one(client: Dialect, word: str) -> None:
+    assert heard(client, [chunk({"content": "Full mo"}), chunk({}, word), DONE]).error is not None
+
+
+@each_client
+def test_an_error_object_within_the_stream_is_told(client: Dialect) -> None:
+    error = sse({"object": "error", "message": "The engine died.", "type": "InternalServerError", "code": 500})
+    found = heard(client, [chunk({"content": "Full mo"}), error, DONE])
+    assert "The engine died." in json.dumps(found.error)
