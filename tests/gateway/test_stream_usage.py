@@ -84,11 +84,12 @@ def test_a_refusal_of_something_else_goes_to_the_client(tmp_path: Path) -> None:
     run(test)
 
 
-def test_an_estimate_is_charged_and_recorded_as_one(tmp_path: Path) -> None:
-    """A server that tells no usage whatever it is asked."""
-    chunks = [
+@pytest.mark.parametrize("told", [None, {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}])
+def test_an_estimate_is_charged_and_recorded_as_one(tmp_path: Path, told: dict[str, int] | None) -> None:
+    """A server that tells no usage whatever it is asked, or one of nothing."""
+    chunks: list[dict[str, Any]] = [
         {"id": "c", "choices": [{"index": 0, "delta": {"role": "assistant", "content": "word " * 40}}]},
-        {"id": "c", "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]},
+        {"id": "c", "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}], "usage": told},
     ]
     silent = plays.Play(events=[*(f"data: {json.dumps(chunk)}\n\n".encode() for chunk in chunks), b"data: [DONE]\n\n"])
 

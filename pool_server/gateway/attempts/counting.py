@@ -14,6 +14,9 @@ from pool_server.ledger import JobState, Ledger, PriceFacts
 OUTPUT_CAP = 16_000  # a maximum is a bound, not a plan: reserve no more than this
 
 
+_PROMPTED = frozenset({Operation.CHAT, Operation.COMPLETIONS, Operation.MESSAGES, Operation.GENERATE})
+
+
 class CallFacts(NamedTuple):
     """What is known of an ended call; sizes in bytes. `answered` says that anything of an answer came, `whole` that all
     of it did, `pending` that it was the receipt of work still to be done; `expected` are the tokens of prompts and of
@@ -47,6 +50,8 @@ class Counted(NamedTuple):
 def count(told: Usage, call: CallFacts, job: JobState | None) -> Counted:
     """`told` is what the provider said; `job` what the ledger knows of the job the call makes or fetches, None where it
     is about none."""
+    if told.known and job is None and not told.total and not told.other_kinds and call.operation in _PROMPTED:
+        told = Usage(web_searches=told.web_searches)  # endpoints that count nothing fill in zeros; no prompt has none
     if told.known:
         if job is None:
             return Counted(told, told)
