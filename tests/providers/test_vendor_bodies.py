@@ -19,6 +19,7 @@ from pool_server.providers.evidence.vendors import VENDORS
 
 NOW = datetime.datetime(2026, 11, 28, 12, 0, tzinfo=datetime.UTC).timestamp()
 MODEL = "model-m"
+RATE = "rate_limit_exceeded"
 ACCOUNT, REQUEST, OF_MODEL = OF_ACCOUNT, OF_REQUEST, ModelScope(MODEL)
 
 
@@ -101,6 +102,10 @@ def at(text: str) -> float:
         # OpenRouter: a moderated prompt is the request's, an upstream's limit the model's.
         (402, err("This request requires more credits, or fewer max_tokens.", code=402), K.PLAN, REQUEST),
         (402, err("Insufficient credits. Add more using …", code=402), K.PAYMENT, ACCOUNT),
+        # One request alone is more than a minute's tokens: no wait helps it, a smaller one is served.
+        (413, err("Request too large for model `x` on TPM: Limit 6", type="tokens", code=RATE), K.PLAN, REQUEST),
+        (429, err("Request too large for gpt-4o in organization o on TPM", type="tokens", code=RATE), K.PLAN, REQUEST),
+        (429, err("Rate limit reached for gpt-4o on TPM: Limit 6", type="tokens", code=RATE), K.RATE, OF_MODEL),
         (403, err("input flagged", code=403, metadata={"reasons": ["x"], "provider_name": "z"}), K.REQUEST, REQUEST),
         (402, err("in flight", code="in_flight_budget_exhausted"), K.RATE, OF_MODEL),
         (498, err("flex capacity", type="invalid_request_error", code="capacity_exceeded"), K.CAPACITY, OF_MODEL),

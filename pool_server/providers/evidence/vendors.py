@@ -145,5 +145,7 @@ VENDORS: dict[str, tuple[FaultRule, ...]] = {
     "bedrock": BEDROCK,
     "local": LOCAL,
 }
-WORDS = (*QUOTAS, *MONEY)
+# One request alone is more than a minute's tokens: a smaller one is served, and another account may afford this one.
+SIZE = FaultRule(FaultKind.PLAN, status=(413, 429), says=r"request too large for \S")
+WORDS = (SIZE, *QUOTAS, *MONEY)
 COMPATIBLE: tuple[FaultRule, ...] = (*dict.fromkeys(rule for rules in VENDORS.values() for rule in rules), *WORDS)
