@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
+import click
 import pytest
 
 from pool_server import __version__
-from pool_server.cli import COMMANDS
+from pool_server.cli import COMMANDS, Commands
 from tests.cli.conftest import Shell
+
+README = Path(__file__).resolve().parents[2] / "README.md"
 
 
 def test_help_names_every_command_and_each_has_its_own(sh: Shell) -> None:
@@ -18,6 +22,18 @@ def test_help_names_every_command_and_each_has_its_own(sh: Shell) -> None:
     for name in COMMANDS:
         assert f"\n  {name} " in bare.out
         assert sh(name, "--help").out.startswith(f"Usage: pool-server {name}")
+
+
+def test_readme_and_help_name_the_commands_of_every_group() -> None:
+    front, nowhere = Commands("pool-server"), click.Context(click.Command("pool-server"))
+    readme = "".join(re.findall(r"^\| `pool-server .*$", README.read_text(encoding="utf-8"), re.M))
+    for name in COMMANDS:
+        assert f"pool-server {name}" in readme or f"· `{name}" in readme, name
+        group = front.get_command(nowhere, name)
+        for part in group.commands if isinstance(group, click.Group) else ():
+            assert re.search(rf"\b{part}\b", COMMANDS[name]), f"{name} {part} is missing in the list of commands"
+            row = next(row for row in readme.split("| `") if row.startswith(f"pool-server {name}"))
+            assert re.search(rf"\b{part}\b", row), f"{name} {part} is missing in the README"
 
 
 @pytest.mark.parametrize(
