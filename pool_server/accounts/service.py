@@ -154,6 +154,7 @@ class Accounts:
         """Begin to watch files, refresh, poll and follow other workers."""
         if self._pins_port is not None:
             await self._pins_port.start()
+        await self._background.refresher.inherit()
         self._background.start()
         if self._leader:
             self.sign_ins.start()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -44,6 +44,17 @@ class LeasesPort(Protocol):
 
     async def give(self, term: LeaseTerm) -> None:
         """Somebody else may take it; where that cannot be said now, it runs out. Never raises."""
+
+    async def begin(self, token: str) -> bool:
+        """The refresh token of that hash is about to be shown to its provider, and by nobody else until it is said what
+        came of it, however long its holder is cut off: False where another process has begun. Raises StoreError."""
+
+    async def end(self, token: str) -> None:
+        """All can see what came of it, or nothing came. Never raises."""
+
+    async def inherit(self, kept: Collection[str]) -> None:
+        """What earlier lives of this process have begun has ended, but for `kept`, of which the new token is on this
+        machine's disk. Never raises."""
 
 
 class Duties(Protocol):
@@ -118,6 +129,15 @@ class EmbeddedLeases(LeasesPort):
 
     def held(self, term: LeaseTerm) -> bool:
         return self._monotonic() < term.until
+
+    async def begin(self, token: str) -> bool:
+        return True  # whoever refreshes reads the disk first, which all share
+
+    async def end(self, token: str) -> None:
+        """See `begin`."""
+
+    async def inherit(self, kept: Collection[str]) -> None:
+        """See `begin`."""
 
     async def give(self, term: LeaseTerm) -> None:
         key = term.name.encode()

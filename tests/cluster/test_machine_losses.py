@@ -19,6 +19,7 @@ from pool_server.accounts.credentials import escrow, refresh, store, write_back
 from pool_server.cluster import database_leases
 from pool_server.cluster.credentials import database_source, sealed_rows
 from pool_server.cluster.credentials.sealed_rows import DatabaseCredentials
+from pool_server.cluster.database_leases import DatabaseLeases
 from pool_server.core import disk
 from pool_server.core.models import HttpAnswer, HttpRequest
 from pool_server.storage.errors import StoreError
@@ -92,6 +93,81 @@ def test_a_token_that_could_not_be_written_keeps_the_others_from_trading_the_spe
             # … and from the moment it is written nobody waits for a lease
             assert (await b.accounts._background.refresher.refresh(ID, new.secret)).secret == "sk-ant-oat01-00002"
             assert not vendor.doubles
+
+    asyncio.run(walk())
+
+
+def test_a_machine_cut_off_for_longer_than_any_lease_keeps_its_token(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has traded the token and cannot tell. The others wait for as long as a refresh may take, and refresh once that
+    machine is back."""
+    later = [0.0]
+    back, refused = asyncio.Event(), asyncio.Event()
+    there, begin = DatabaseCredentials.put, DatabaseLeases.begin
+
+    async def put(self: DatabaseCredentials, *args: Any, **more: Any) -> int | None:
+        if not back.is_set():
+            raise StoreError("cut off")
+        return await there(self, *args, **more)
+
+    async def seen(self: DatabaseLeases, token: str) -> bool:
+        begun = await begin(self, token)
+        if not begun:
+            refused.set()
+        return begun
+
+    async def walk() -> None:
+        vendor = Vendor()
+        many = machines(database, tmp_path, vendor, clock=lambda: time.time() + later[0], background=True)
+        async with many as (a, b):
+            await with_account(a, b, ends=time.time() + 8 * HOUR)
+            monkeypatch.setattr(DatabaseCredentials, "put", put)
+            monkeypatch.setattr(DatabaseLeases, "begin", seen)
+            new = await a.accounts._background.refresher.refresh(ID, FIRST)
+            assert a.accounts.describe(ID)["unsaved"] is True
+            database.sql("update pool.lease set until = until - interval '10 minutes'")
+            asks = asyncio.create_task(b.accounts._background.refresher.refresh(ID, FIRST))
+            await refused.wait()
+            later[0] += 91
+            with pytest.raises(RefreshError, match="another machine") as caught:
+                await asks
+            assert not caught.value.permanent and b.accounts.describe(ID)["state"] == "ready"
+            assert len(vendor.asked) == 1
+            back.set()
+            later[0] += 60
+            await until(lambda: b.secret() == new.secret, "the token did not reach the other machine")
+            assert (await b.accounts._background.refresher.refresh(ID, new.secret)).secret == "sk-ant-oat01-00002"
+            assert not vendor.doubles
+
+    asyncio.run(walk())
+
+
+def test_what_a_machine_had_begun_is_free_when_it_starts_again_without_a_token(database: Database) -> None:
+    async def walk() -> None:
+        async with database.pool(2) as pool:
+
+            async def life(name: str) -> DatabaseLeases:
+                rows = await pool.rows("select id from pool.node_start_1($1, '1', '{}')", name)
+                number: int = rows[0]["id"]
+                return DatabaseLeases(pool, lambda: number)
+
+            a, b = await life("a/0"), await life("b/0")
+            assert await a.begin("one") and await a.begin("one") and await a.begin("two") and await b.begin("other")
+            assert not await b.begin("one")
+            renamed = await life("a/0~17")  # taken for dead, and still there
+            assert await renamed.begin("one")
+            await b.inherit(())
+            again = await life("a/0")
+            await again.inherit({"one"})
+            assert not await b.begin("one"), "its new token is on that machine's disk"
+            assert await b.begin("two") and not await again.begin("other")
+            await again.end("one")
+            assert await b.begin("one")
+            database.sql("update pool.refresh_begun set at = at - interval '25 hours'")
+            assert await again.begin("one"), "whose machine never came back"
+            await again.inherit(())
+            assert database.sql("select grant_key from pool.refresh_begun") == "one"
 
     asyncio.run(walk())
 

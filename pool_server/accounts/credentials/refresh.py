@@ -30,6 +30,7 @@ Save = Callable[[str, dict[str, Any], Credential], Awaitable[str]]  # see Creden
 
 LEASE_S = 90.0  # longer than a refresh call can take; where liveness cannot be told, so long a dead worker holds it
 LEASE_POLL_S = 0.1
+_BEGUN = lazy("another machine has begun to refresh it and is not heard of: nobody else may until it answers")
 BACK_OFF_S = 30.0
 BACK_OFF_LONGEST_S = 3600.0
 
@@ -45,11 +46,13 @@ class RefreshError(Exception):
 
 
 class _Hold:
-    """What keeps other processes from refreshing an account: its lease, its file's lock, or both."""
+    """What keeps other processes from refreshing an account: its lease, its file's lock, or both; and for as long as
+    this one may be cut off, the hash of the token that it has `begun` to trade."""
 
-    __slots__ = ("descriptor", "term")
+    __slots__ = ("begun", "descriptor", "term")
 
     def __init__(self) -> None:
+        self.begun = ""
         self.term: LeaseTerm | None = None
         self.descriptor: int | None = None
 
@@ -92,7 +95,7 @@ class Refresher:
         self._clock = clock
         self._done = done
         self._flights: dict[tuple[str, str], asyncio.Task[Credential]] = {}
-        self._kept: dict[str, LeaseTerm] = {}  # of accounts whose new token the others cannot see yet
+        self._begun: dict[str, str] = {}  # what accounts were refreshed with whose new token the others cannot see yet
         self._lost: dict[tuple[str, str], RefreshError] = {}  # sign-ins that were refused for good
 
     async def refresh(self, account_id: str, failed_token: str, *, force: bool = False) -> Credential:
@@ -146,14 +149,15 @@ class Refresher:
                 if time.monotonic() < try_at:
                     await asyncio.sleep(LEASE_POLL_S)
                     continue
-                if await self._held_back(account_id, hold, patience):
-                    try_at = time.monotonic() + self._leases.again_s
-                    continue
-                await self._renewed(account_id)
-                fresh = self._reread(account_id, tried)
-                if fresh is None and hold.term is not None and not self._leases.held(hold.term):
-                    continue  # this process was stopped meanwhile, and another may have begun
-                return fresh if fresh is not None else await self._ask(account_id, tried)
+                if not await self._held_back(account_id, hold, patience):
+                    await self._renewed(account_id)
+                    if (fresh := self._reread(account_id, tried)) is not None:
+                        return fresh
+                    if await self._begin(hold, tried):
+                        return await self._ask(account_id, tried)
+                if self._clock() >= patience:
+                    raise RefreshError(_BEGUN, permanent=False)
+                try_at = time.monotonic() + self._leases.again_s
         finally:
             await self._let_go(account_id, hold)
 
@@ -163,8 +167,6 @@ class Refresher:
         others from trading the same token."""
         leased = True
         try:
-            if hold.term is None:
-                hold.term = self._kept.pop(account_id, None)
             if hold.term is None or not self._leases.held(hold.term):
                 hold.term = await self._leases.take(f"refresh:{account_id}", LEASE_S)
                 if hold.term is None:
@@ -181,6 +183,26 @@ class Refresher:
                 return False
         return hold.descriptor is None and self._clock() < patience
 
+    async def _begin(self, hold: _Hold, tried: Credential) -> bool:
+        """Whether this process alone shows the token to its provider. Raises RefreshError."""
+        if hold.term is None or not tried.grant_key:
+            return True  # nobody else is there, or nothing is spent
+        try:
+            if not await self._leases.begin(tried.grant_key):
+                return False
+        except StoreError as exc:
+            raise RefreshError(lazy_of(exc), permanent=False) from None
+        if not self._leases.held(hold.term):  # this process was stopped: another may have been here
+            await self._leases.end(tried.grant_key)
+            return False
+        hold.begun = tried.grant_key
+        return True
+
+    async def inherit(self) -> None:
+        """The others may refresh what an earlier life of this process had begun and brought no token of."""
+        owed = self._credentials.owed.values()
+        await self._leases.inherit({token for one in owed for token in one.spent})
+
     async def _renewed(self, account_id: str) -> None:
         try:
             await self._credentials.source.renew(account_id)
@@ -190,17 +212,17 @@ class Refresher:
     async def _let_go(self, account_id: str, hold: _Hold) -> None:
         if hold.descriptor is not None:
             os.close(hold.descriptor)
-        if hold.term is None:
-            return
-        if account_id in self._credentials.owed and not self._credentials.source.shares_escrow:
-            self._kept[account_id] = hold.term  # whoever took it now would trade the spent token again
-        else:
+        if hold.begun and account_id in self._credentials.owed and not self._credentials.source.shares_escrow:
+            self._begun[account_id] = hold.begun  # whoever showed it now would show a spent token
+        elif hold.begun:
+            await self._leases.end(hold.begun)
+        if hold.term is not None:
             await self._leases.give(hold.term)
 
     async def written(self, account_id: str) -> None:
-        """An account's credential is owed nothing any more: the others may refresh it. Never raises."""
-        if (term := self._kept.pop(account_id, None)) is not None:
-            await self._leases.give(term)
+        """An account's credential is owed nothing any more. Never raises."""
+        if token := self._begun.pop(account_id, ""):
+            await self._leases.end(token)
 
     def _reread(self, account_id: str, tried: Credential) -> Credential | None:
         """The file's credential when it is no longer the one that failed."""
