@@ -16,6 +16,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from pool_server.app.server import open_durable
@@ -138,6 +139,8 @@ def kept(settings: Settings) -> tuple[list[UsageRecord], dict[str, Any]]:
     store = open_durable(Path(settings.data_dir))
     try:
         reservations = Ledger(store, settings)
-        return list(reservations.log.scan(0, 1e11)), reservations.queries.total(0, 1e11).tokens()
+        return list(reservations.log.scan(0, 1e11)), msgspec.structs.asdict(
+            reservations.queries.total(0, 1e11).tokens()
+        )
     finally:
         store.close()

@@ -346,7 +346,7 @@ def test_a_ledger_of_the_format_before_is_taken_over_and_not_given_back(tmp_path
     Ledger(old, Settings()).load([usage_record("r1"), usage_record("r2")])
     old.close()
     durable = open_durable(folder)
-    assert Ledger(durable, Settings()).queries.summary(0, 2e9)["total"]["requests"] == 2
+    assert Ledger(durable, Settings()).queries.summary(0, 2e9).total.requests == 2
     durable.close()
     with pytest.raises(StoreVersionError):
         Store.open(folder / LEDGER, tables=tables, durable=True, version=1)

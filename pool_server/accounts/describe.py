@@ -7,7 +7,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterable
 from itertools import islice
-from typing import Any
 
 import msgspec
 
@@ -15,13 +14,14 @@ from pool_server.accounts.background import Background
 from pool_server.accounts.health import windows as win
 from pool_server.accounts.health.probing import probe_due
 from pool_server.accounts.health.state import AccountHealth, Cooldown
+from pool_server.accounts.health.transitions import AccountEvent, StateActor
 from pool_server.accounts.registry import Registry
 from pool_server.accounts.selection import returns
 from pool_server.accounts.selection.account import Account
 from pool_server.accounts.selection.candidates import RETURNING, Need
 from pool_server.accounts.selection.score import Candidate
 from pool_server.accounts.selection.select import SelectionRequest
-from pool_server.core.enums import AccountState, Provider, Refusal
+from pool_server.core.enums import AccountState, CredentialKind, FaultKind, Provider, Refusal
 from pool_server.core.models import WindowObservation
 from pool_server.core.origins import host_of
 from pool_server.language import localized
@@ -108,71 +108,140 @@ class DecisionRow(msgspec.Struct):
     move: MoveRow | None = None
 
 
-def brief_row(account: Account) -> dict[str, Any]:
+class CooldownRow(msgspec.Struct, frozen=True):
+    """Why the account, or what `scope` names, is not asked, and until when."""
+
+    scope: str
+    kind: FaultKind
+    until: float
+    since: float
+    level: int
+    code: str
+    message: str
+    confirmed: bool
+    probe_at: float | None
+
+
+class FaultRow(msgspec.Struct, frozen=True):
+    """`status` is 0 where no answer came."""
+
+    at: float
+    kind: FaultKind
+    code: str
+    message: str
+    status: int
+    model: str
+
+
+class AccountBrief(msgspec.Struct, frozen=True):
     """What lists of accounts are searched, sorted and counted by; read from what is held already."""
-    credential, options, health, state = account.credential, account.options, account.health, account.state
-    ready = state is AccountState.READY
-    return {
-        "id": account.id,
-        "provider": str(account.provider),
-        "kind": str(credential.kind),
-        "plan": credential.plan,
-        "label": options.label,
-        "state": str(state),
-        "message": "" if ready else localized(health.told or health.reason),
-        "expires_at": credential.expires_at,
-        "can_refresh": account.refreshable,
-        "priority": options.priority,
-        "owner": options.owner,
-        "disabled": options.disabled,
-    }
+
+    id: str
+    provider: Provider
+    kind: CredentialKind
+    plan: str | None
+    label: str
+    state: AccountState
+    message: str
+    expires_at: float | None
+    can_refresh: bool
+    priority: int
+    owner: str
+    disabled: bool
+    locked: bool
 
 
-def account_row(account: Account, now: float, standing: Candidate) -> dict[str, Any]:
-    """One account. Times are unix seconds (`served_at`: when it last answered this worker), `latency_ms` milliseconds,
-    percentages 0 to 100 and more."""
-    credential, options, health = account.credential, account.options, account.health
-    score, terms = standing.shown()
-    return {
-        **brief_row(account),
-        "reason": None if account.state is AccountState.READY else str(health.event),
-        "set_by": str(health.actor),
-        "since": health.since or None,
-        "windows": [window_row(w, now) for w in sorted(health.windows.values(), key=lambda w: (w.scope, w.seconds))],
-        "cooldown_until": cooldown_until(health, now),
-        "unreachable_until": account.unreachable_until if account.unreachable_until > now else None,
-        "rests": [
-            _cooldown_row(health, scope, cooldown, now)
-            for scope, cooldown in health.cooldowns.items()
-            if cooldown.until > now
-        ],
-        "in_flight": account.in_flight,
-        "admin_key": bool(credential.admin_key),
-        "sign_in_ends": credential.sign_in_ends,
-        "served_at": account.served_at or None,
-        "last_fault": _fault_row(health),
-        "latency_ms": None if health.latency is None else round(health.latency * 1000),
-        "weight": options.weight,
-        "reserve": options.reserve,
-        "score": score,
-        "terms": terms,
-        "refusal": str(standing.refusal) if standing.refusal else None,
-        "until": standing.until,
-    }  # fmt: skip
+class AccountRow(AccountBrief, frozen=True):
+    """An account. Times are unix seconds (`served_at`: when it last answered this worker), `latency_ms` milliseconds,
+    percentages 0 to 100 and more. `terms` are what its `score` is made of, `refusal` is why it would not be chosen now,
+    `rests` are its cooldowns; null people and groups are everybody."""
+
+    reason: AccountEvent | None
+    set_by: StateActor
+    since: float | None
+    windows: list[QuotaWindowRow]
+    cooldown_until: float | None
+    unreachable_until: float | None
+    rests: list[CooldownRow]
+    in_flight: int
+    admin_key: bool
+    sign_in_ends: float | None
+    served_at: float | None
+    last_fault: FaultRow | None
+    latency_ms: int | None
+    weight: float
+    reserve: float
+    score: float | None
+    terms: dict[str, float]
+    refusal: Refusal | None
+    until: float | None
+    proxy: str
+    hosts: list[str]
+    owner_id: str
+    file: str
+    models: list[str]
+    people: list[str] | None
+    groups: list[str] | None
+    sharing: SharingRow
+    unsaved: bool
+    next_poll: float | None
+    next_refresh: float | None
 
 
-def standing_row(account: Account, refusal: Refusal | None, standing: Candidate) -> dict[str, Any]:
+class RejectedFileRow(msgspec.Struct):
+    file: str
+    reason: str
+
+
+class RemovedAccount(msgspec.Struct):
+    """One that can be brought back."""
+
+    account: str
+    file: str
+    at: float
+
+
+class SharingRow(msgspec.Struct, frozen=True):
+    """An owner's terms: whether they go first, when sharing ends, when of a day others are served, and which part of
+    each window is theirs."""
+
+    own_first: bool
+    until: float | None
+    hours: list[str]
+    share: dict[str, float]
+
+
+class StandingRow(msgspec.Struct, frozen=True):
     """Would this account be chosen now, and why or why not."""
+
+    account: str
+    eligible: bool
+    refusal: Refusal | None
+    until: float | None
+    score: float | None
+    terms: dict[str, float]
+    priority: int
+
+
+_Brief = tuple[
+    str, Provider, CredentialKind, str | None, str, AccountState, str, float | None, bool, int, str, bool, bool
+]
+
+
+def _brief(account: Account, locked: str | None) -> _Brief:
+    """The fields of `AccountBrief`."""
+    credential, options, health, state = account.credential, account.options, account.health, account.state
+    message = "" if state is AccountState.READY else localized(health.told or health.reason)
+    return (
+        account.id, account.provider, credential.kind, credential.plan, options.label, state, message,
+        credential.expires_at, account.refreshable, options.priority, options.owner, options.disabled,
+        account.id == locked,
+    )  # fmt: skip
+
+
+def standing_row(account: Account, refusal: Refusal | None, standing: Candidate) -> StandingRow:
     score, terms = standing.shown()
-    return {
-        "account": account.id,
-        "eligible": refusal is None,
-        "refusal": str(refusal) if refusal else None,
-        "until": standing.until,
-        "score": score,
-        "terms": terms,
-        "priority": account.options.priority,
-    }
+    return StandingRow(account.id, refusal is None, refusal, standing.until, score, terms, account.options.priority)
 
 
 def window_row(w: WindowObservation, now: float) -> QuotaWindowRow:
@@ -190,18 +259,18 @@ def window_row(w: WindowObservation, now: float) -> QuotaWindowRow:
     )
 
 
-def _cooldown_row(health: AccountHealth, scope: str, cooldown: Cooldown, now: float) -> dict[str, Any]:
-    return {
-        "scope": scope,
-        "kind": cooldown.kind.value,
-        "until": cooldown.until,
-        "since": cooldown.since,
-        "level": cooldown.level,
-        "code": cooldown.code,
-        "message": localized(cooldown.message),
-        "confirmed": cooldown.confirmed,
-        "probe_at": probe_due(health, (scope,) if scope else (), now),
-    }
+def _cooldown_row(health: AccountHealth, scope: str, cooldown: Cooldown, now: float) -> CooldownRow:
+    return CooldownRow(
+        scope=scope,
+        kind=cooldown.kind,
+        until=cooldown.until,
+        since=cooldown.since,
+        level=cooldown.level,
+        code=cooldown.code,
+        message=localized(cooldown.message),
+        confirmed=cooldown.confirmed,
+        probe_at=probe_due(health, (scope,) if scope else (), now),
+    )
 
 
 def cooldown_until(health: AccountHealth, now: float) -> float | None:
@@ -211,12 +280,11 @@ def cooldown_until(health: AccountHealth, now: float) -> float | None:
     return cooldown.until if cooling and cooldown is not None and cooldown.until > now else None
 
 
-def _fault_row(health: AccountHealth) -> dict[str, Any] | None:
+def _fault_row(health: AccountHealth) -> FaultRow | None:
     note = health.last_fault
     if note is None:
         return None
-    return {"at": note.at, "kind": note.kind.value, "code": note.code, "message": localized(note.message),
-            "status": note.status, "model": note.model}  # fmt: skip
+    return FaultRow(note.at, note.kind, note.code, localized(note.message), note.status, note.model)
 
 
 def provider_status(
@@ -312,50 +380,68 @@ class AccountRows:
         self._background = background
         self._now = now
 
-    def describe(self, account_id: str) -> dict[str, Any]:
+    def describe(self, account_id: str) -> AccountRow:
         """One account, with its score terms; see INTERFACE. Raises KeyError."""
         now = self._now()
         return self._row(self._registry.account(account_id), now)
 
-    def all(self) -> list[dict[str, Any]]:
+    def all(self) -> list[AccountRow]:
         """All accounts, in the order of their ids; takes a tenth of a millisecond each."""
         return self.some(sorted(self._index.accounts))
 
-    def some(self, ids: Iterable[str]) -> list[dict[str, Any]]:
+    def some(self, ids: Iterable[str]) -> list[AccountRow]:
         """Those of these accounts that are in the pool, in that order."""
         now, accounts = self._now(), self._index.accounts
         return [self._row(accounts[account_id], now) for account_id in ids if account_id in accounts]
 
-    def brief_all(self) -> list[dict[str, Any]]:
+    def brief_all(self) -> list[AccountBrief]:
         """Of all accounts, in the order of their ids, what lists are searched, sorted and counted by."""
         self._now()
         locked = self._index.locked
-        return [
-            {**brief_row(account), "locked": account_id == locked}
-            for account_id, account in sorted(self._index.accounts.items())
-        ]
+        return [AccountBrief(*_brief(account, locked)) for _, account in sorted(self._index.accounts.items())]
 
-    def _row(self, account: Account, now: float) -> dict[str, Any]:
-        account_id, credentials = account.id, self._registry.credentials
-        item = credentials.items[account_id]
-        options = item.options
-        return {
-            **account_row(account, now, returns.standing(self._index, account, (), now)),
-            "proxy": host_of(options.proxy_url) if options.proxy_url else "",
-            "hosts": credentials.hosts(account_id, self._registry.settings),
-            "owner_id": credentials.owner_id(options.owner.strip()) if options.owner else "",
-            "file": item.found.name,
-            "models": list(item.credential.models),
-            "people": None if options.people is None else list(options.people),
-            "groups": None if options.groups is None else list(options.groups),
-            "sharing": msgspec.json.decode(msgspec.json.encode(options.terms)),
-            "unsaved": account_id in credentials.owed,
-            "locked": self._index.locked == account_id,
-            "next_poll": self._background.polls.due(account_id),
-            "next_refresh": self._background.refreshes.due(account_id),
-        }
+    def _row(self, account: Account, now: float) -> AccountRow:
+        credential, options, health = account.credential, account.options, account.health
+        terms = options.terms
+        standing = returns.standing(self._index, account, (), now)
+        score, parts = standing.shown()
+        credentials = self._registry.credentials
+        windows = sorted(health.windows.values(), key=lambda w: (w.scope, w.seconds))
+        return AccountRow(
+            *_brief(account, self._index.locked),
+            reason=None if account.state is AccountState.READY else health.event,
+            set_by=health.actor,
+            since=health.since or None,
+            windows=[window_row(w, now) for w in windows],
+            cooldown_until=cooldown_until(health, now),
+            unreachable_until=account.unreachable_until if account.unreachable_until > now else None,
+            rests=[_cooldown_row(health, of, one, now) for of, one in health.cooldowns.items() if one.until > now],
+            in_flight=account.in_flight,
+            admin_key=bool(credential.admin_key),
+            sign_in_ends=credential.sign_in_ends,
+            served_at=account.served_at or None,
+            last_fault=_fault_row(health),
+            latency_ms=None if health.latency is None else round(health.latency * 1000),
+            weight=options.weight,
+            reserve=options.reserve,
+            score=score,
+            terms=parts,
+            refusal=standing.refusal,
+            until=standing.until,
+            proxy=host_of(options.proxy_url) if options.proxy_url else "",
+            hosts=credentials.hosts(account.id, self._registry.settings),
+            owner_id=credentials.owner_id(options.owner.strip()) if options.owner else "",
+            file=credentials.items[account.id].found.name,
+            models=list(credential.models),
+            people=None if options.people is None else list(options.people),
+            groups=None if options.groups is None else list(options.groups),
+            sharing=SharingRow(terms.own_first, terms.until, list(terms.hours), terms.share),
+            unsaved=account.id in credentials.owed,
+            next_poll=self._background.polls.due(account.id),
+            next_refresh=self._background.refreshes.due(account.id),
+        )
 
-    def explain(self, request: SelectionRequest | None = None) -> list[dict[str, Any]]:
+    def explain(self, request: SelectionRequest | None = None) -> list[StandingRow]:
         """For each account of the asked providers (all, without an ask): would it be chosen now, and why or why
         not."""
         now = self._now()

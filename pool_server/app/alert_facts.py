@@ -62,7 +62,7 @@ class AlertFactsSource:
         found = {}
         for account in self._changed:
             try:
-                state = AccountState(self._accounts.describe(account)["state"])
+                state = self._accounts.describe(account).state
             except KeyError:
                 continue  # removed meanwhile
             if state in _TROUBLE:
@@ -88,7 +88,7 @@ class AlertFactsSource:
 
     def _active(self, seconds: float) -> set[str]:
         now = self._clock()
-        return {row["key"] for row in self._ledger.queries.top("user", now - seconds, now + 1, limit=MOST_USERS)}
+        return {row.key for row in self._ledger.queries.top("user", now - seconds, now + 1, limit=MOST_USERS)}
 
     def _shares(self, user: str) -> list[Budget]:
         limits, used, _, _ = self._users.limits.standing(user)

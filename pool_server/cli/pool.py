@@ -300,7 +300,8 @@ class Resting:
                 services.accounts.load()
                 if not services.accounts.knows(account):
                     raise click.ClickException(UNKNOWN)
-                return services.ledger.queries.total(frm, to, Filters(account=account)).describe()
+                sums = services.ledger.queries.total(frm, to, Filters(account=account))
+                return dict(msgspec.to_builtins(sums.describe()))
             finally:
                 services.close_stores()
 

@@ -12,8 +12,20 @@ from pool_server.ledger.records.layout import FORMAT, MIGRATIONS, TABLES, USABLE
 from pool_server.ledger.request_log import EXPORT_COLUMNS, flat, tame
 from pool_server.ledger.rollups.reader import LABELS, Field, Filters
 from pool_server.ledger.rollups.time_slices import Step
+from pool_server.ledger.rollups.usage_sums import (
+    AccountUsage,
+    AccountUser,
+    AccountValue,
+    GroupSums,
+    Percentiles,
+    SharedAmount,
+    TokenCounts,
+    UsageSummary,
+    UsageSums,
+    WeekHours,
+)
 from pool_server.ledger.service import Ledger
-from pool_server.ledger.shared_use import SharedUses
+from pool_server.ledger.shared_use import SharedUse, SharedUses
 
 __all__ = [
     "EXPORT_COLUMNS",
@@ -27,25 +39,36 @@ __all__ = [
     "TABLES",
     "USABLE_FROM",
     "AccountBill",
+    "AccountUsage",
+    "AccountUser",
+    "AccountValue",
     "Confidence",
     "Consistency",
     "Field",
     "Filters",
     "Forecast",
+    "GroupSums",
     "JobState",
     "Ledger",
     "LedgerPort",
     "LogFilters",
     "Metric",
+    "Percentiles",
     "PriceFacts",
     "Prices",
     "Quote",
     "Series",
     "SeriesLine",
+    "SharedAmount",
+    "SharedUse",
     "SharedUses",
     "Sighting",
     "Step",
+    "TokenCounts",
     "UsageSeries",
+    "UsageSummary",
+    "UsageSums",
+    "WeekHours",
     "Why",
     "by_headroom",
     "by_use",

@@ -15,7 +15,7 @@ import msgspec
 
 from pool_server.ledger.records.layout import OTHER
 from pool_server.ledger.rollups.reader import RollupRow
-from pool_server.ledger.rollups.sums import NANO, LeadingCounts, latencies, leading_counts, percentiles
+from pool_server.ledger.rollups.sums import NANO, LeadingCounts, latencies, leading_counts, percentile
 
 Metric = Literal[
     "tokens", "cost", "requests", "failures", "input", "cache_read", "cache_write", "output", "reasoning",
@@ -85,8 +85,7 @@ def measure(metric: str, raws: Sequence[bytes]) -> float | int | None:
         part, whole = (sum(map(number_of, counts)) for number_of in _SHARES[metric])
         return part / whole if whole else None
     kind, point = _PERCENTILES[metric]
-    found = percentiles(latencies(raws, kind), (point,))
-    return None if found is None else found[f"p{point}"]
+    return percentile(latencies(raws, kind), point)
 
 
 def _scaled(metric: str, number: int) -> float | int:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import cache
-from typing import Any
 
 import msgspec
 
@@ -35,6 +34,7 @@ from pool_server.ledger.records.layout import OTHER, Days, zone
 from pool_server.ledger.rollups.reader import LABELS, Field, Filters, RollupRow, hourly
 from pool_server.ledger.rollups.sums import Sums
 from pool_server.ledger.rollups.time_slices import Kept, Slice, Step, cover, cover_at, widen
+from pool_server.ledger.rollups.usage_sums import AccountUser, GroupSums, UsageSummary, UsageSums, WeekHours
 from pool_server.ledger.shared_use import SharedUses
 
 STEP_SECONDS: dict[Step, int] = {"minute": 60, "hour": 3600, "day": 86_400}
@@ -85,17 +85,14 @@ class Queries:
                     found.add(Sums.of(record))
         return found
 
-    def summary(self, frm: float, to: float, filters: Filters = _DEFAULT) -> dict[str, Any]:
-        """{"from","to","total":{…},"providers":{name:{…}},"models":{name:{…}}}; the sums as in `Sums.describe`."""
+    def summary(self, frm: float, to: float, filters: Filters = _DEFAULT) -> UsageSummary:
+        """A range as a whole, and by provider and model."""
         with self._port.read() as reader:
             slices, start, stop = self._slices(reader, frm, to)
             total = _sum(reader, slices, filters)
             providers = _groups(reader.rows(slices, filters, ("provider",), apart=False, timed=False))
             models = _groups(reader.rows(slices, filters, ("model",), apart=False, timed=False))
-        return {
-            "from": start, "to": stop, "total": total.describe(),
-            "providers": _described(providers), "models": _described(models),
-        }  # fmt: skip
+        return UsageSummary(start, stop, total.describe(), _described(providers), _described(models))
 
     def series(
         self,
@@ -151,8 +148,8 @@ class Queries:
         metric: Metric = "tokens",
         limit: int = 50,
         timed: bool = True,
-    ) -> list[dict[str, Any]]:
-        """The groups with most of `metric`, largest first, each {"key": name, …} with its sums.
+    ) -> list[GroupSums]:
+        """The groups with most of `metric`, largest first.
 
         Not `timed`, percentiles and endings are left out, which halves the time.
         """
@@ -161,7 +158,7 @@ class Queries:
             slices, _, _ = self._slices(reader, frm, to, by, filters)
             found = gathered(reader.rows(slices, filters, (by,), apart=False, timed=timed or takes_time(metric)))
         order = sorted(found, key=lambda names: (-(measure(metric, found[names]) or 0), names))[:limit]
-        return [{"key": names[0], **Sums.together(found[names], full=timed).describe()} for names in order]
+        return [Sums.together(found[names], full=timed).of_group(names[0]) for names in order]
 
     def matrix(
         self,
@@ -171,16 +168,18 @@ class Queries:
         *,
         accounts: Collection[str] | None = None,
         limit: int = 2_000,
-    ) -> list[dict[str, Any]]:
-        """Who uses which account: {"user","account", tokens…, "total_tokens"}, most tokens first. `accounts` = of these
-        alone: adding up what each person used of each of hundreds is most of the work."""
+    ) -> list[AccountUser]:
+        """Who uses which account, most tokens first. `accounts` = of these alone: adding up what each person used of
+        each of hundreds is most of the work."""
         with self._port.read() as reader:
             slices, _, _ = self._slices(reader, frm, to)
             rows = reader.rows(slices, filters, ("user", "account"), apart=False, timed=False)
             found = _groups(row for row in rows if accounts is None or row[1][1] in accounts)
         order = sorted(found.items(), key=lambda item: (-item[1].all_tokens, item[0]))
         return [
-            {"user": user, "account": account, **sums.tokens(), "total_tokens": sums.all_tokens}
+            AccountUser(
+                **msgspec.structs.asdict(sums.tokens()), user=user, account=account, total_tokens=sums.all_tokens
+            )
             for (user, account), sums in order[:limit]
         ]
 
@@ -205,8 +204,8 @@ class Queries:
             for part in slices:
                 seconds = _GRAIN_SECONDS[part.grain]
                 for at, (user, account), raw in reader.rows([part], Filters(), ("user", "account"), timed=False):
-                    told = Sums.decode(raw).describe()
-                    used = UsedHere(at, seconds, user, told["total_tokens"], told["cost_usd"], told["unpriced"])
+                    told = Sums.decode(raw).brief()
+                    used = UsedHere(at, seconds, user, told.total_tokens, told.cost_usd, told.unpriced)
                     found.setdefault(account, []).append(used)
         return found
 
@@ -236,8 +235,8 @@ class Queries:
 
     def heatmap(
         self, frm: float, to: float, filters: Filters = _DEFAULT, *, tz: str = "", metric: Metric = "tokens"
-    ) -> dict[str, Any]:
-        """{"from","to","tz","metric","cells": 7 lists (Monday first) of 24 values}, from hour rows."""
+    ) -> WeekHours:
+        """The hours of the week, from hour rows."""
         where = zone(tz or self._timezone)
         with self._port.read() as reader:
             days = Days(self._timezone)
@@ -247,10 +246,7 @@ class Queries:
             for bucket, _, raw in reader.rows([Slice(b"h", start, stop)], filters, timed=takes_time(metric)):
                 moment = datetime.fromtimestamp(bucket, where)
                 cells[moment.weekday()][moment.hour].append(raw)
-        return {
-            "from": start, "to": stop, "tz": str(where), "metric": metric,
-            "cells": [[measure(metric, raws) for raws in day] for day in cells],
-        }  # fmt: skip
+        return WeekHours(start, stop, str(where), metric, [[measure(metric, raws) for raws in day] for day in cells])
 
     def _slices(
         self, reader: UsageReader, frm: float, to: float, by: Field | None = None, filters: Filters = _DEFAULT
@@ -354,5 +350,5 @@ def _groups(found: Iterable[RollupRow]) -> dict[tuple[str, ...], Sums]:
     return {names: Sums.together(raws, full=False) for names, raws in gathered(found).items()}
 
 
-def _described(found: dict[tuple[str, ...], Sums]) -> dict[str, Any]:
+def _described(found: dict[tuple[str, ...], Sums]) -> dict[str, UsageSums]:
     return {names[0]: sums.describe() for names, sums in sorted(found.items())}

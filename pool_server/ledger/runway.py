@@ -15,6 +15,7 @@ from pool_server.ledger.query import Queries
 from pool_server.ledger.quota_history import Series, Sighting
 from pool_server.ledger.rollups.reader import Filters
 from pool_server.ledger.rollups.sums import NANO, Sums
+from pool_server.ledger.rollups.usage_sums import AccountValue
 
 DAY_S = 86_400.0
 LOOK_BACK_S = 15 * DAY_S
@@ -84,9 +85,8 @@ class Runway:
             return {"tokens_per_percent": None, "cost_per_percent": None}
         return {"tokens_per_percent": tokens / grown, "cost_per_percent": used["cost_nano"] / NANO / grown}
 
-    def value(self, plans: Mapping[str, str], now: float) -> list[dict[str, Any]]:
-        """Value for money of each account (id → plan) over the last 30 days: {"account","plan",
-        "subscription_usd","api_cost_usd","ratio","unpriced", tokens…}; None = price not known."""
+    def value(self, plans: Mapping[str, str], now: float) -> list[AccountValue]:
+        """Value for money of each account (id → plan) over the last 30 days."""
         rows = []
         for account, plan in sorted(plans.items()):
             used = self._queries.total(now - MONTH_DAYS * DAY_S, now, Filters(account=account))
@@ -94,12 +94,18 @@ class Runway:
         return rows
 
 
-def _value(account: str, plan: str, used: Sums, monthly: float | None) -> dict[str, Any]:
-    cost = used["cost_nano"] / NANO
-    return {
-        "account": account, "plan": plan, **used.tokens(), "subscription_usd": monthly, "api_cost_usd": cost,
-        "ratio": cost / monthly if monthly else None, "unpriced": used["unpriced"],
-    }  # fmt: skip
+def _value(account: str, plan: str, used: Sums, monthly: float | None) -> AccountValue:
+    sums = used.tokens()
+    ratio = sums.cost_usd / monthly if monthly else None
+    return AccountValue(
+        **msgspec.structs.asdict(sums),
+        unpriced=used["unpriced"],
+        account=account,
+        plan=plan,
+        subscription_usd=monthly,
+        api_cost_usd=sums.cost_usd,
+        ratio=ratio,
+    )
 
 
 def _reset(row: dict[str, Any]) -> dict[str, Any]:

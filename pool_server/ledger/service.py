@@ -255,7 +255,7 @@ class Ledger:
         self._make_up()
         end = self._clock() + 1
         sums = self.queries.of_key(user, key, since, end) if key else self.queries.total(since, end, Filters(user=user))
-        return sums.tokens()
+        return msgspec.structs.asdict(sums.tokens())
 
     def _failed(self, entry: PendingRecord, error: BaseException) -> bool:
         """The store could not take a record: keep it when the store is at fault, say so when the record is."""

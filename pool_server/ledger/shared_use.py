@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import NamedTuple
 
 import msgspec
 
 from pool_server.ledger.rollups.sums import Sums
+from pool_server.ledger.rollups.usage_sums import SharedAmount
 
 
 class SharedUse(msgspec.Struct):
@@ -18,9 +19,14 @@ class SharedUse(msgspec.Struct):
     took: Sums
     own: Sums
 
-    def describe(self) -> dict[str, dict[str, Any]]:
-        """Requests, tokens and worth in dollars at list prices of each."""
-        return {name: getattr(self, name).brief() for name in ("gave", "took", "own")}
+    def brief(self) -> SharedAmounts:
+        return SharedAmounts(self.gave.brief(), self.took.brief(), self.own.brief())
+
+
+class SharedAmounts(NamedTuple):
+    gave: SharedAmount
+    took: SharedAmount
+    own: SharedAmount
 
 
 class SharedUses:

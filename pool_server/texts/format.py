@@ -168,14 +168,12 @@ def took(milliseconds: float) -> str:
     return _("{n} s", n=figure(f"{seconds:.1f}")) if seconds < 60 else duration(seconds)
 
 
-def price(sums: Mapping[str, Any]) -> str:
-    """The API price of a sum of the ledger: at least what is known where some models have no price, about that where
+def price(usd: float, unpriced: float = 0, *, about: bool = False) -> str:
+    """The API price of a sum of the ledger: at least what is known where some requests have no price, about that where
     counts are estimated or a price is assumed."""
-    missing = sums.get("unpriced", 0)
-    if missing and not sums["cost_usd"]:
+    if unpriced and not usd:
         return no_price()
-    about = sums.get("estimated", 0) or sums.get("assumed", 0)
-    return ("≥ " if missing else "≈ " if about else "") + money(sums["cost_usd"])
+    return ("≥ " if unpriced else "≈ " if about else "") + money(usd)
 
 
 def no_price() -> str:

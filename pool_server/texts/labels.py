@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pool_server.core.enums import (
@@ -224,18 +224,18 @@ def window(name: str, scope: str = "") -> str:
     return _("{window}, {scope} only", window=base, scope=scope) if scope and scope != name else base
 
 
-def sharing(terms: Mapping[str, Any]) -> str:
+def sharing(share: Mapping[str, float], hours: Sequence[str], until: float | None, *, own_first: bool) -> str:
     """What an owner gives, as "gives 60 % of 5 hours, 30 % of week, at 22:00-07:00"; "" = all of it, always."""
-    share = [
+    parts = [
         _("{part} of {window}", part=format.percent(part), window=window(name) if name else _("each window"))
-        for name, part in terms["share"].items()
+        for name, part in share.items()
     ]
-    words = [_("gives {share}", share=", ".join(share))] if share else []
-    if terms["hours"]:
-        words.append(_("at {time}", time=", ".join(terms["hours"])))
-    if terms["until"]:
-        words.append(_("until {time}", time=format.end_day(terms["until"])))
-    if not terms["own_first"]:
+    words = [_("gives {share}", share=", ".join(parts))] if parts else []
+    if hours:
+        words.append(_("at {time}", time=", ".join(hours)))
+    if until:
+        words.append(_("until {time}", time=format.end_day(until)))
+    if not own_first:
         words.append(_("own requests are not first"))
     return ", ".join(words)
 
@@ -309,14 +309,6 @@ def action(row: dict[str, Any]) -> str:
     if name == "user.create" and row["actor"] == "user":
         return _("joined")
     return ACTIONS.get(name, name)
-
-
-def standing(row: Mapping[str, Any]) -> str:
-    """Why an account is or is not selected now, from a row of `Accounts.describe()`."""
-    refusal = row.get("refusal")
-    if refusal is None:
-        return _("Taking new conversations")
-    return _("Not selected: {why}", why=REFUSALS[Refusal(refusal)])
 
 
 _LIMITS = Words({limit.name: limit.words for limit in COUNTED_LIMITS})

@@ -6,10 +6,9 @@ from typing import Any
 
 import msgspec
 
-from pool_server.accounts.describe import ProviderStatus, QuotaWindowRow
+from pool_server.accounts.describe import AccountRow, ProviderStatus, RejectedFileRow
 from pool_server.accounts.held_requests import HeldRequest
 from pool_server.transcripts.archive import PersonWithTranscripts
-from pool_server.web.usage_shapes import AccountUsage
 
 
 class Problem(msgspec.Struct):
@@ -33,120 +32,6 @@ class StatusAnswer(msgspec.Struct):
     version: str
     accounts: ReadyCount
     providers: list[ProviderStatus]
-
-
-class CooldownRow(msgspec.Struct):
-    """Why the account, or what `scope` names, is not asked, and until when."""
-
-    scope: str
-    kind: str
-    until: float
-    since: float
-    level: int
-    code: str
-    message: str
-    confirmed: bool
-    probe_at: float | None
-
-
-class FaultRow(msgspec.Struct):
-    at: float
-    kind: str
-    code: str
-    message: str
-    status: int | None
-    model: str
-
-
-class SharingRow(msgspec.Struct):
-    """An owner's terms: whether they go first, when sharing ends, when of a day others are served, and which part of
-    each window is theirs."""
-
-    own_first: bool
-    until: float | None
-    hours: list[str]
-    share: dict[str, float]
-
-
-class SharedAmount(msgspec.Struct):
-    requests: int
-    total_tokens: int
-    cost_usd: float
-
-
-class AccountRow(msgspec.Struct):
-    """An account; times are unix seconds. `terms` are what its `score` is made of, `refusal` is why it would not be
-    chosen now, `rests` are its cooldowns; null people and groups are everybody."""
-
-    id: str
-    provider: str
-    kind: str
-    plan: str | None
-    label: str
-    state: str
-    reason: str | None
-    message: str
-    in_flight: int
-    priority: int
-    weight: float
-    reserve: float
-    disabled: bool
-    locked: bool
-    unsaved: bool
-    owner: str | None
-    owner_id: str
-    file: str
-    proxy: str
-    hosts: list[str]
-    models: list[str]
-    people: list[str] | None
-    groups: list[str] | None
-    sharing: SharingRow
-    windows: list[QuotaWindowRow]
-    rests: list[CooldownRow]
-    cooldown_until: float | None
-    unreachable_until: float | None
-    expires_at: float | None
-    can_refresh: bool
-    last_fault: FaultRow | None
-    latency_ms: float | None
-    served_at: float | None
-    score: float | None
-    terms: dict[str, float]
-    refusal: str | None
-    until: float | None
-    next_poll: float | None
-    next_refresh: float | None
-
-
-class ListedAccount(AccountRow):
-    """With what it was used for in seven days; of an owner's account also what it gave, and what its owner took."""
-
-    usage: AccountUsage
-    gave: SharedAmount | None
-    took: SharedAmount | None
-
-
-class RejectedFileRow(msgspec.Struct):
-    file: str
-    reason: str
-
-
-class RemovedAccount(msgspec.Struct):
-    """One that can be brought back."""
-
-    account: str
-    file: str
-    at: float
-
-
-class AccountsAnswer(msgspec.Struct):
-    """`next` goes on after this page."""
-
-    accounts: list[ListedAccount]
-    rejected: list[RejectedFileRow]
-    removed: list[RemovedAccount]
-    next: str | None = None
 
 
 class TestResult(msgspec.Struct):

@@ -8,6 +8,7 @@ from tornado.routing import Rule, URLSpec
 from tornado.web import Application
 
 from pool_server.core.enums import TokenScope
+from pool_server.ledger import WeekHours
 from pool_server.web import api_shapes as shapes
 from pool_server.web import status
 from pool_server.web import usage_shapes as usage
@@ -148,7 +149,7 @@ API: tuple[ApiOperation, ...] = (
     ApiOperation("GET", "/openapi.json", system.ApiDocument, TokenScope.READ, "This description", dict[str, Any]),
     ApiOperation("GET", "/status", status.Status, TokenScope.READ, "Headroom by provider", shapes.StatusAnswer),
     ApiOperation(
-        "GET", "/accounts", accounts.AccountList, TokenScope.READ, "Every account", shapes.AccountsAnswer, query=_PAGE
+        "GET", "/accounts", accounts.AccountList, TokenScope.READ, "Every account", accounts.AccountsAnswer, query=_PAGE
     ),
     ApiOperation(
         "POST", "/accounts", accounts.AccountList, TokenScope.ACCOUNTS, "Add an account", shapes.AddedAnswer,
@@ -282,23 +283,23 @@ API: tuple[ApiOperation, ...] = (
         usage.RequestsAnswer, query=(*_PAGE, *_RANGE),
     ),
     ApiOperation(
-        "GET", "/usage/summary", usage_api.Summary, TokenScope.READ, "What was used", usage.UsedAnswer, query=_RANGE
+        "GET", "/usage/summary", usage_api.Summary, TokenScope.READ, "What was used", usage_api.UsedAnswer, query=_RANGE
     ),
     ApiOperation(
         "GET", "/usage/series", usage_api.SeriesHandler, TokenScope.READ, "A chart: sums by steps of time",
         usage.SeriesAnswer, query=(*_RANGE, "by", "bucket", "metric", "top"),
     ),
     ApiOperation(
-        "GET", "/usage/top", usage_api.Top, TokenScope.READ, "Who or what used most", usage.TopAnswer,
+        "GET", "/usage/top", usage_api.Top, TokenScope.READ, "Who or what used most", usage_api.TopAnswer,
         query=(*_RANGE, "by", "metric", "limit"),
     ),
     ApiOperation(
         "GET", "/usage/heatmap", usage_api.HeatMap, TokenScope.READ, "Use by weekday and hour",
-        usage.HeatMapAnswer,
+        WeekHours,
         query=(*_RANGE, "metric"),
     ),
     ApiOperation(
-        "GET", "/usage/matrix", usage_api.Matrix, TokenScope.READ, "Who used which account", usage.MatrixAnswer,
+        "GET", "/usage/matrix", usage_api.Matrix, TokenScope.READ, "Who used which account", usage_api.MatrixAnswer,
         query=_RANGE,
     ),
     ApiOperation(

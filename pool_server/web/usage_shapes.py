@@ -7,60 +7,6 @@ import msgspec
 from pool_server.accounts.describe import DecisionRow
 
 
-class TokenCounts(msgspec.Struct):
-    """`input` without cache, `reasoning` a part of `output`; `cost_usd` by list prices, without what has none."""
-
-    input: int
-    cache_read: int
-    cache_write: int
-    output: int
-    reasoning: int
-    requests: int
-    cost_usd: float
-
-
-class AccountUsage(TokenCounts):
-    """`unpriced`: requests whose price is not known."""
-
-    unpriced: int
-
-
-class Percentiles(msgspec.Struct):
-    p50: float
-    p90: float
-    p95: float
-    p99: float
-
-
-class UsageSums(AccountUsage):
-    """`outcomes` and `faults` count by their names; shares and milliseconds are null where there was nothing."""
-
-    total_tokens: int
-    failures: int
-    partial: int
-    attempts: int
-    request_bytes: int
-    response_bytes: int
-    estimated: int
-    estimated_cost_usd: float
-    cache_share: float | None
-    error_share: float | None
-    first_byte_ms: Percentiles | None
-    total_ms: Percentiles | None
-    outcomes: dict[str, int]
-    faults: dict[str, int]
-
-
-class UsedAnswer(msgspec.Struct):
-    """`providers` and `models` by their names."""
-
-    frm: float = msgspec.field(name="from")
-    to: float
-    total: UsageSums
-    providers: dict[str, UsageSums]
-    models: dict[str, UsageSums]
-
-
 class SeriesRow(msgspec.Struct):
     """One value a bucket."""
 
@@ -81,41 +27,6 @@ class SeriesAnswer(msgspec.Struct):
     by: str | None
     buckets: list[float]
     series: list[SeriesRow]
-
-
-class TopRow(UsageSums):
-    key: str
-    name: str
-
-
-class TopAnswer(msgspec.Struct):
-    frm: float = msgspec.field(name="from")
-    to: float
-    by: str
-    top: list[TopRow]
-
-
-class HeatMapAnswer(msgspec.Struct):
-    """`cells`: 7 weekdays, Monday first, of 24 hours."""
-
-    frm: float = msgspec.field(name="from")
-    to: float
-    tz: str
-    metric: str
-    cells: list[list[float]]
-
-
-class MatrixRow(TokenCounts):
-    user: str
-    name: str
-    account: str
-    total_tokens: int
-
-
-class MatrixAnswer(msgspec.Struct):
-    frm: float = msgspec.field(name="from")
-    to: float
-    rows: list[MatrixRow]
 
 
 class ForecastWindow(msgspec.Struct):

@@ -177,7 +177,7 @@ class Pool:
         return decision.account
 
     def state(self, account: str) -> str:
-        return str(self.accounts.describe(account)["state"])
+        return str(self.accounts.describe(account).state)
 
 
 def family(_: Provider, model: str) -> str:

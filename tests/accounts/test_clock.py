@@ -67,7 +67,7 @@ def test_a_short_cooldown_of_a_clock_a_year_ahead_stays_short(tmp_path: Path) ->
     assert decision.account is None
     assert decision.retry_at is not None and decision.retry_at - p.clock.now <= 30
     row = p.accounts.describe("claude:a")
-    assert row["state"] == "cooling" and row["cooldown_until"] - p.clock.now <= 30
+    assert row.state == "cooling" and (row.cooldown_until or 0) - p.clock.now <= 30
     p.clock.now += 31
     assert p.accounts.select(ask()).account == "claude:a"
 
@@ -89,10 +89,10 @@ def test_windows_seen_in_the_future_do_not_hide_what_is_seen_now(tmp_path: Path)
     p.accounts.observe("claude:a", [window(100.0, 2 * HOUR, at=p.clock.now)])
     assert p.state("claude:a") == "exhausted"
     p.clock.now -= 400 * DAY
-    (seen,) = p.accounts.describe("claude:a")["windows"]
-    assert seen.observed_at <= p.clock.now + 1 and seen.resets_at - p.clock.now <= 2 * HOUR + 1
+    (seen,) = p.accounts.describe("claude:a").windows
+    assert seen.observed_at <= p.clock.now + 1 and (seen.resets_at or 0) - p.clock.now <= 2 * HOUR + 1
     p.accounts.observe("claude:a", [window(10.0, HOUR, at=p.clock.now)])
-    (seen,) = p.accounts.describe("claude:a")["windows"]
+    (seen,) = p.accounts.describe("claude:a").windows
     assert seen.used_percent == 10.0 and p.state("claude:a") == "ready"
 
 

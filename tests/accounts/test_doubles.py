@@ -17,7 +17,7 @@ OLD, NEW = "sk-ant-oat01-old11", "sk-ant-oat01-new22"
 
 
 def accounts(p: Pool) -> list[str]:
-    return [row["id"] for row in p.accounts.describe_all()]
+    return [row.id for row in p.accounts.describe_all()]
 
 
 def rejected(p: Pool) -> dict[str, str]:

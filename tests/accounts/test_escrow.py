@@ -110,7 +110,7 @@ def test_a_kill_at_any_step_loses_no_token_that_was_written_down(tmp_path: Path)
             kept += 1
         asyncio.run(p.accounts._background.saver.timed(ID))
         assert on_disk(p)[0] == token
-        assert p.accounts.describe(ID)["unsaved"] is False
+        assert p.accounts.describe(ID).unsaved is False
         step += 1
     assert kept >= 5
     assert entries(folder) == []
@@ -148,7 +148,7 @@ def test_a_folder_that_is_read_only_needs_no_new_login_after_a_restart(
         p.line.answer = lambda _, after=after: token_answer(after)
         assert refresh(p, before) == after
         assert p.again().credential(ID).secret == after
-        assert (p.state(ID), p.accounts.describe(ID)["unsaved"]) == ("ready", True)
+        assert (p.state(ID), p.accounts.describe(ID).unsaved) == ("ready", True)
     assert on_disk(p)[0] == OLD and len(entries(tmp_path)) == rotations
     monkeypatch.undo()
     assert asyncio.run(p.accounts._background.saver.timed(ID)) is None
@@ -186,7 +186,7 @@ def test_a_new_login_is_not_overwritten_by_what_was_kept_of_the_old(
     monkeypatch.undo()
     p.write(FILE, claude(LAST))
     p.again()
-    assert p.accounts.credential(ID).secret == LAST and p.accounts.describe(ID)["unsaved"] is False
+    assert p.accounts.credential(ID).secret == LAST and p.accounts.describe(ID).unsaved is False
 
 
 def test_neither_place_takes_it(
@@ -344,7 +344,7 @@ def test_a_new_login_put_in_during_a_refresh_stays(tmp_path: Path, heard: bool) 
         gate.set()
         assert (await waiting).secret == LAST
         assert on_disk(p)[0] == p.accounts.credential(ID).secret == LAST
-        assert p.accounts.describe(ID)["label"] == "mine" and p.accounts.describe(ID)["unsaved"] is False
+        assert p.accounts.describe(ID).label == "mine" and p.accounts.describe(ID).unsaved is False
         assert p.again().credential(ID).secret == LAST
 
     asyncio.run(asyncio.wait_for(run(), 60))

@@ -119,7 +119,7 @@ def test_a_file_without_a_provider_in_its_name_is_nobodys_account(
     tmp_path: Path, name: str, data: dict[str, Any], words: str
 ) -> None:
     pool = Pool(tmp_path, {name: data, "codex_key.json": {"api_key": "sk-1234567890"}})
-    assert [row["id"] for row in pool.accounts.describe_all()] == ["codex:key"]
+    assert [row.id for row in pool.accounts.describe_all()] == ["codex:key"]
     (row,) = pool.accounts.rejected()
     assert row["file"] == name and words in row["reason"]
     (pool.folder / name).unlink()
@@ -275,7 +275,7 @@ def test_reload_is_a_diff(tmp_path: Path) -> None:
         ["claude:d"], ["claude:b"], ["claude:c"], 1,
     )  # fmt: skip
     assert [r.file for r in report.rejected] == ["claude_e.json"]
-    assert pool.accounts.describe("claude:b")["priority"] == 7
+    assert pool.accounts.describe("claude:b").priority == 7
     assert pool.reload().unchanged == 3
 
 

@@ -35,7 +35,7 @@ def pool(tmp_path: Path) -> Pool:
 
 
 def accounts(p: Pool) -> list[str]:
-    return [row["id"] for row in p.accounts.describe_all()]
+    return [row.id for row in p.accounts.describe_all()]
 
 
 def stays(p: Pool, *names: str) -> dict[str, str]:
@@ -293,7 +293,7 @@ def test_what_could_not_be_read_is_looked_at_again_without_a_change(
         await until(p.accounts.folder_trouble)
         monkeypatch.setattr(os, "open", plain)
         await until(lambda: not p.accounts.folder_trouble())
-        assert p.accounts.describe("claude:two")["priority"] == 9
+        assert p.accounts.describe("claude:two").priority == 9
 
     running(p, act)
 

@@ -71,12 +71,12 @@ def test_what_is_done_is_told_and_shown(tmp_path: Path) -> None:
     fails(pool)
     assert told == [(Provider.OPENAI, PassiveHealth.SET_ASIDE)]
     shown = pool.accounts.describe("openai:far")
-    assert shown["unreachable_until"] == pool.clock.now + hosts.FIRST_S and shown["state"] == "ready"
-    assert pool.accounts.describe("openai:near")["unreachable_until"] is None
+    assert shown.unreachable_until == pool.clock.now + hosts.FIRST_S and shown.state == "ready"
+    assert pool.accounts.describe("openai:near").unreachable_until is None
     (row,) = pool.accounts.summary()
     assert (row.unreachable, row.ready) == (1, 2)
     pool.clock.now += hosts.FIRST_S
-    assert pool.accounts.describe("openai:far")["unreachable_until"] is None
+    assert pool.accounts.describe("openai:far").unreachable_until is None
     assert pick(pool) == "openai:far"
     pool.accounts.begin("openai:far", "m", Operation.CHAT)
     assert told[1:] == [(Provider.OPENAI, PassiveHealth.TRIED)]
@@ -133,7 +133,7 @@ def test_the_only_way_is_never_set_aside(tmp_path: Path, files: dict[str, Any]) 
     pool = Pool(tmp_path, {"openai_far.json": key(FAR), **files})
     fails(pool, times=9, dead=True)
     assert pick(pool) == "openai:far"
-    assert pool.accounts.describe("openai:far")["unreachable_until"] is None, "nor told to be"
+    assert pool.accounts.describe("openai:far").unreachable_until is None, "nor told to be"
 
 
 def test_where_all_ways_fail_somebody_is_asked_all_the_same(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def test_an_owner_who_is_nobody_gives_no_authority_and_keeps_the_reserve(tmp_pat
     p.accounts.observe("claude:a", [window(50.0)])
     assert p.accounts.select(ask("u_berta")).account == "claude:b"
     row = p.accounts.describe("claude:a")
-    assert (row["owner"], row["owner_id"]) == ("Berta", "") and p.accounts.owners() == {"Berta"}
+    assert (row.owner, row.owner_id) == ("Berta", "") and p.accounts.owners() == {"Berta"}
 
 
 @pytest.mark.slow

@@ -24,7 +24,7 @@ def test_claude_is_asked_every_quarter_of_an_hour_at_most(tmp_path: Path) -> Non
     pool = Pool(tmp_path, {"claude_a.json": claude()}, line=Line(lambda _: USAGE))
     again = poll(pool)
     assert again is not None and 0.89 * 900 < again - NOW < 1.11 * 900
-    assert pool.accounts.describe("claude:a")["windows"][0].used_percent == 12.5
+    assert pool.accounts.describe("claude:a").windows[0].used_percent == 12.5
 
 
 def test_a_rate_limited_endpoint_is_left_alone_for_hours_and_changes_no_state(tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ def test_polling_can_be_switched_off_and_keys_are_not_polled(tmp_path: Path) -> 
 
 def test_first_polls_are_spread(tmp_path: Path) -> None:
     pool = Pool(tmp_path, {f"claude_{n}.json": claude(f"sk-ant-oat01-{n}") for n in range(200)})
-    due = sorted(row["next_poll"] - NOW for row in pool.accounts.describe_all())
+    due = sorted((row.next_poll or 0) - NOW for row in pool.accounts.describe_all())
     assert due[0] < 5 and due[-1] > 40 and all(0 <= at <= 50 for at in due)
     gaps = [b - a for a, b in pairwise(due)]
     assert max(gaps) < 3
@@ -76,7 +76,7 @@ def test_a_refused_token_is_refreshed_once(tmp_path: Path) -> None:
     pool = Pool(tmp_path, {"claude_a.json": claude()}, line=Line(answer))
     poll(pool)
     assert len(pool.line.sent) == 3
-    assert pool.accounts.describe("claude:a")["windows"][0].used_percent == 12.5
+    assert pool.accounts.describe("claude:a").windows[0].used_percent == 12.5
 
 
 def test_a_quota_that_was_reset_ends_the_rest_at_the_next_poll(tmp_path: Path) -> None:
@@ -111,11 +111,11 @@ def test_polls_go_on_in_the_background(tmp_path: Path) -> None:
     async def run() -> None:
         pool.clock.now += 60
         await pool.accounts.start()
-        while any(not row["windows"] for row in pool.accounts.describe_all()):
+        while any(not row.windows for row in pool.accounts.describe_all()):
             await asyncio.sleep(0.002)
         await asyncio.sleep(0.02)
         await pool.accounts.close()
 
     asyncio.run(asyncio.wait_for(run(), 60))
     assert len(pool.line.sent) == 6
-    assert all(row["next_poll"] > NOW + 800 for row in pool.accounts.describe_all())
+    assert all((row.next_poll or 0) > NOW + 800 for row in pool.accounts.describe_all())

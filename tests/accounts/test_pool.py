@@ -157,8 +157,8 @@ def test_reload_keeps_windows_cooldowns_in_flight_and_pins(tmp_path: Path) -> No
     pool.write("claude_b.json", claude("sk-ant-oat01-b", label="Bee"))
     assert pool.reload().changed == ["claude:b"]
     row = pool.accounts.describe("claude:b")
-    assert (row["in_flight"], row["label"], len(row["windows"])) == (1, "Bee", 2)
-    assert pool.accounts.describe("claude:c")["cooldown_until"] == NOW + HOUR
+    assert (row.in_flight, row.label, len(row.windows)) == (1, "Bee", 2)
+    assert pool.accounts.describe("claude:c").cooldown_until == NOW + HOUR
     assert pool.accounts.select(ask(session="talk")).account == pinned
 
 
@@ -168,10 +168,8 @@ def test_a_restart_keeps_what_was_learnt(tmp_path: Path) -> None:
     fail(pool, "claude:c", quota(HOUR))
     before = pool.accounts.describe_all()
     again = pool.again().describe_all()
-    volatile = {"next_poll", "next_refresh"}
-    assert [{k: v for k, v in r.items() if k not in volatile} for r in before] == [
-        {k: v for k, v in r.items() if k not in volatile} for r in again
-    ]
+    settled = [[msgspec.structs.replace(r, next_poll=0, next_refresh=0) for r in rows] for rows in (before, again)]
+    assert settled[0] == settled[1]
 
 
 def test_in_flight_lasts_as_long_as_the_stream(tmp_path: Path) -> None:
@@ -179,9 +177,9 @@ def test_in_flight_lasts_as_long_as_the_stream(tmp_path: Path) -> None:
     pool.accounts.begin("claude:a", SONNET, Operation.MESSAGES)
     for _ in range(10):
         pool.clock.now += 60
-        assert pool.accounts.describe("claude:a")["in_flight"] == 1
+        assert pool.accounts.describe("claude:a").in_flight == 1
     pool.accounts.end("claude:a")
-    assert pool.accounts.describe("claude:a")["in_flight"] == 0
+    assert pool.accounts.describe("claude:a").in_flight == 0
 
 
 def test_an_account_removed_under_way_hurts_nobody_and_may_come_back(tmp_path: Path) -> None:
@@ -196,28 +194,28 @@ def test_an_account_removed_under_way_hurts_nobody_and_may_come_back(tmp_path: P
     pool.accounts.fail("claude:a", quota(), SONNET, Operation.MESSAGES, "")
     pool.write("claude_a.json", THREE["claude_a.json"])
     pool.reload()
-    assert pool.accounts.describe("claude:a")["in_flight"] == 1
+    assert pool.accounts.describe("claude:a").in_flight == 1
     pool.accounts.end("claude:a")
-    assert pool.accounts.describe("claude:a")["in_flight"] == 0
+    assert pool.accounts.describe("claude:a").in_flight == 0
 
 
 def test_files_of_two_providers_with_one_stem_share_nothing(tmp_path: Path) -> None:
     pool = Pool(tmp_path, {"claude_work.json": key(), "openai_work.json": {"api_key": "sk-x"}})
     pool.accounts.observe("claude:work", [window(42.0)])
     fail(pool, "claude:work", quota())
-    assert pool.state("openai:work") == "ready" and not pool.accounts.describe("openai:work")["windows"]
+    assert pool.state("openai:work") == "ready" and not pool.accounts.describe("openai:work").windows
 
 
 def test_workers_share_what_they_learn(tmp_path: Path) -> None:
     pool = Pool(tmp_path, THREE, workers=3)
     one, two = pool.accounts, pool.worker(leader=False)
     fail(pool, "claude:a", quota(HOUR))
-    assert two.describe("claude:a")["state"] == "exhausted"
+    assert two.describe("claude:a").state == "exhausted"
     two.observe("claude:b", [window(30.0)])
     one.observe("claude:b", [week(60.0)])
-    assert len(two.describe("claude:b")["windows"]) == 2
+    assert len(two.describe("claude:b").windows) == 2
     two.reset("claude:a")
-    assert one.describe("claude:a")["state"] == "ready"
+    assert one.describe("claude:a").state == "ready"
     one.lock("claude:c")
     assert two.select(ask()).reason is ChoiceReason.LOCKED
 
@@ -228,7 +226,7 @@ def test_a_worker_that_fell_far_behind_reads_everything_anew(tmp_path: Path) -> 
     fail(pool, "claude:a", quota(5 * HOUR))
     for n in range(2100):
         pool.accounts.observe("claude:b", [window(n % 90, at=NOW + n)])
-    assert late.describe("claude:a")["state"] == "exhausted"
+    assert late.describe("claude:a").state == "exhausted"
 
 
 def test_in_flight_is_summed_over_living_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -239,10 +237,10 @@ def test_in_flight_is_summed_over_living_workers(tmp_path: Path, monkeypatch: py
             other.begin("claude:a", SONNET, Operation.MESSAGES)
         await other.start()
         await pool.accounts.start()
-        while pool.accounts.describe("claude:a")["in_flight"] != 3:
+        while pool.accounts.describe("claude:a").in_flight != 3:
             await asyncio.sleep(0.01)
         monkeypatch.setattr("pool_server.core.processes.alive", lambda worker: False)  # it dies without a word
-        while pool.accounts.describe("claude:a")["in_flight"] != 0:
+        while pool.accounts.describe("claude:a").in_flight != 0:
             await asyncio.sleep(0.01)
         await pool.accounts.close()
         await other.close()
@@ -257,7 +255,7 @@ def test_what_no_living_worker_says_is_under_way_is_forgotten(tmp_path: Path, na
     dead = name or of_a_dead_process().encode()
     pool.store.write(lambda txn: txn.put(FLIGHT, dead, msgspec.msgpack.encode({"claude:a": 3})))
     pool.accounts._registry.share_flight()
-    assert pool.accounts.describe("claude:a")["in_flight"] == 0
+    assert pool.accounts.describe("claude:a").in_flight == 0
     assert pool.store.get(FLIGHT, dead) is None
 
 
@@ -267,7 +265,7 @@ def test_files_are_watched(tmp_path: Path) -> None:
         pool = Pool(tmp_path, THREE)
         await pool.accounts.start()
         pool.write("claude_new.json", key())
-        while "claude:new" not in {row["id"] for row in pool.accounts.describe_all()}:
+        while "claude:new" not in {row.id for row in pool.accounts.describe_all()}:
             await asyncio.sleep(0.02)
         await pool.accounts.close()
 
@@ -295,10 +293,10 @@ def test_a_row_has_all_that_the_interface_promises(tmp_path: Path) -> None:
     fail(pool, "claude:a", quota(2 * HOUR, code="rate_limit_error", message="This would exceed your limit"))
     row = pool.accounts.describe("claude:a")
     promised = "id provider plan state reason windows cooldown_until in_flight expires_at last_fault"
-    assert set(f"{promised} priority weight owner score".split()) <= set(row)
-    assert row["state"] == "exhausted" and row["reason"] == "quota" and row["set_by"] == "provider"
-    assert row["windows"] == [QuotaWindowRow("5h", "", 18000, 42.0, NOW + 2 * HOUR, 60.0, "headers", NOW)]
-    assert row["last_fault"]["message"] == "This would exceed your limit"
+    assert set(f"{promised} priority weight owner score".split()) <= set(row.__struct_fields__)
+    assert row.state == "exhausted" and row.reason == "quota" and row.set_by == "provider"
+    assert row.windows == [QuotaWindowRow("5h", "", 18000, 42.0, NOW + 2 * HOUR, 60.0, "headers", NOW)]
+    assert row.last_fault is not None and row.last_fault.message == "This would exceed your limit"
     assert json.loads(msgspec.json.encode(row)) == msgspec.to_builtins(row)
     with pytest.raises(KeyError):
         pool.accounts.describe("claude:nobody")
@@ -334,12 +332,12 @@ def test_every_account_explains_itself(tmp_path: Path) -> None:
     pool = Pool(tmp_path, {**THREE, "openai_k.json": {"api_key": "sk-x"}})
     pool.accounts.observe("claude:b", [week(90.0)])
     fail(pool, "claude:c", quota(HOUR))
-    rows = {row["account"]: row for row in pool.accounts.explain(ask())}
-    assert [a for a, row in rows.items() if row["eligible"]] == ["claude:a", "claude:b"]
-    assert rows["claude:b"]["terms"]["pace"] < 0
-    assert rows["claude:c"]["refusal"] == "exhausted" and rows["claude:c"]["until"] == NOW + HOUR
-    assert rows["openai:k"]["refusal"] == "provider"
-    assert all(row["eligible"] for row in pool.accounts.explain() if row["account"] != "claude:c")
+    rows = {row.account: row for row in pool.accounts.explain(ask())}
+    assert [a for a, row in rows.items() if row.eligible] == ["claude:a", "claude:b"]
+    assert rows["claude:b"].terms["pace"] < 0
+    assert rows["claude:c"].refusal == "exhausted" and rows["claude:c"].until == NOW + HOUR
+    assert rows["openai:k"].refusal == "provider"
+    assert all(row.eligible for row in pool.accounts.explain() if row.account != "claude:c")
 
 
 def test_models_are_what_ready_keys_declare(tmp_path: Path) -> None:
@@ -365,7 +363,7 @@ def test_the_operators_hand(tmp_path: Path) -> None:
     asyncio.run(pool.accounts.set_disabled("claude:a", False))
     assert pool.state("claude:a") == "ready"
     pool.accounts.lock("claude:b")
-    assert pool.accounts.select(ask()).account == "claude:b" and pool.accounts.describe("claude:b")["locked"]
+    assert pool.accounts.select(ask()).account == "claude:b" and pool.accounts.describe("claude:b").locked
     assert pool.again().select(ask()).account == "claude:b"
     pool.accounts.lock(None)
     assert pool.accounts.select(ask()).account != "claude:b"
@@ -408,7 +406,7 @@ def test_a_test_is_one_small_call_and_says_what_came_back(tmp_path: Path) -> Non
     result = asyncio.run(pool.accounts.test("claude:a"))
     assert result["ok"] and result["call"] == "request" and len(pool.line.sent) == 1
     assert json.loads(pool.line.sent[0].body)["max_tokens"] == 1
-    assert pool.accounts.describe("claude:a")["windows"][0].used_percent == 12.5
+    assert pool.accounts.describe("claude:a").windows[0].used_percent == 12.5
     pool.line.answer = lambda _: HttpAnswer(401, {}, b'{"error":{"type":"authentication_error","message":"gone"}}')
     result = asyncio.run(pool.accounts.test("claude:a"))
     assert (result["ok"], result["status"], result["fault"]) == (False, 401, "auth")
@@ -494,4 +492,4 @@ def test_a_transport_or_model_it_does_not_have_is_a_reason(tmp_path: Path) -> No
 
     assert pool.accounts.select(chat("gpt-x")).account == "openai:a"
     assert pool.accounts.select(chat("other")).refused == {Refusal.MODEL_NOT_SERVED: 1}
-    assert pool.accounts.explain(chat("other"))[0]["refusal"] in ("model_not_served", "provider")
+    assert pool.accounts.explain(chat("other"))[0].refusal in ("model_not_served", "provider")

@@ -151,8 +151,8 @@ def test_a_dead_refresh_token_needs_a_login_and_others_live(tmp_path: Path, code
         asyncio.run(p.accounts.refresh("claude:a", OLD))
     assert caught.value.permanent
     row = p.accounts.describe("claude:a")
-    assert (row["state"], row["reason"], row["set_by"]) == ("needs_login", "login_lost", "refresh")
-    assert row["message"] and p.accounts.ready() == (2, 1)
+    assert (row.state, row.reason, row.set_by) == ("needs_login", "login_lost", "refresh")
+    assert row.message and p.accounts.ready() == (2, 1)
     with pytest.raises(RefreshError):
         asyncio.run(p.accounts.refresh("claude:a", OLD))
     assert len(p.line.sent) == 1
@@ -216,7 +216,7 @@ def test_another_workers_write_is_no_new_login_either(tmp_path: Path) -> None:
     other = p.worker(leader=False)
     p.accounts.fail("claude:a", quota(), "m", Operation.MESSAGES, "")
     asyncio.run(p.accounts.refresh("claude:a", OLD))
-    assert other.describe("claude:a")["state"] == "exhausted"
+    assert other.describe("claude:a").state == "exhausted"
     assert other.credential("claude:a").secret == NEW
 
 
@@ -242,7 +242,7 @@ def test_a_401_that_stays_rests_only_if_the_token_is_still_the_one(tmp_path: Pat
     now = p.accounts.credential("claude:a").fingerprint
     p.accounts.fail("claude:a", Fault(FaultKind.AUTH, OF_ACCOUNT), "m", Operation.MESSAGES, now)
     assert p.state("claude:a") == "cooling"
-    assert p.accounts.describe("claude:a")["cooldown_until"] == NOW + 1800
+    assert p.accounts.describe("claude:a").cooldown_until == NOW + 1800
 
 
 def test_cooling_accounts_are_refreshed_on_time_disabled_ones_not(tmp_path: Path) -> None:
@@ -253,12 +253,13 @@ def test_cooling_accounts_are_refreshed_on_time_disabled_ones_not(tmp_path: Path
         line=Line(lambda _: token_answer(NEW)), usage_polling=UsagePolling(0),
     )  # fmt: skip
     p.accounts.fail("claude:a", quota(6 * DAY), "m", Operation.MESSAGES, "")
-    rows = {row["id"]: row["next_refresh"] for row in p.accounts.describe_all()}
+    rows = {row.id: row.next_refresh for row in p.accounts.describe_all()}
     assert rows["claude:off"] is None and rows["claude:key"] is None
-    assert NOW < rows["claude:a"] < NOW + 5 * DAY
+    due = rows["claude:a"]
+    assert due is not None and NOW < due < NOW + 5 * DAY
 
     async def run() -> None:
-        p.clock.now = rows["claude:a"] + 1
+        p.clock.now = due + 1
         await p.accounts.start()
         while on_disk(p) == OLD:
             await asyncio.sleep(0.002)
@@ -327,7 +328,7 @@ def test_windows_survive_a_refresh(tmp_path: Path) -> None:
     p = pool(tmp_path, token_answer(NEW))
     p.accounts.observe("claude:a", [window(42.0)])
     asyncio.run(p.accounts.refresh("claude:a", OLD))
-    assert p.accounts.describe("claude:a")["windows"][0].used_percent == 42.0
+    assert p.accounts.describe("claude:a").windows[0].used_percent == 42.0
 
 
 def lease(p: Pool, holder: str, *, left: float = LEASE_S) -> None:

@@ -136,7 +136,8 @@ def test_a_failed_set_up_is_the_accounts_fault(tmp_path: Path, answer: HttpAnswe
         asyncio.run(p.accounts.complete("gemini:g"))
     assert failed.value.fault.kind is kind
     assert p.state("gemini:g") == state
-    assert p.accounts.describe("gemini:g")["last_fault"]["kind"] == kind.value
+    fault = p.accounts.describe("gemini:g").last_fault
+    assert fault is not None and fault.kind is kind
 
 
 def test_a_failed_set_up_is_tried_again_by_the_background(tmp_path: Path) -> None:

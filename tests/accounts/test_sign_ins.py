@@ -24,7 +24,7 @@ def pool(folder: Path, files: dict[str, Any], answer: HttpAnswer | None = None) 
 
 
 def accounts(p: Pool) -> list[str]:
-    return [row["id"] for row in p.accounts.describe_all()]
+    return [row.id for row in p.accounts.describe_all()]
 
 
 def test_an_older_copy_of_several_rotations_ago(tmp_path: Path) -> None:

@@ -107,9 +107,9 @@ def test_what_was_learnt_is_written_when_the_store_recovers(
     pool.serve(ask("bob", "another"))  # any write brings the others with it
     if beside is not None:
         beside.select(ask())
-        assert beside.describe(first)["state"] == "exhausted"
+        assert beside.describe(first).state == "exhausted"
     again = pool.again()
-    assert again.describe(first)["state"] == "exhausted"
+    assert again.describe(first).state == "exhausted"
     assert again.owner_of("ann", "response", "resp_1") == first
     assert again.select(ask(session="talk")).pinned == first
     assert sum("can be written again" in r.getMessage() for r in caplog.records) == 1
@@ -125,7 +125,7 @@ def test_the_background_writes_it_when_nobody_asks(broken: tuple[Pool, Disk]) ->
         cool(pool, "claude:a")
         disk.full = False
         pool.clock.now += RETRY_S
-        while pool.worker(leader=False).describe("claude:a")["state"] != "exhausted":
+        while pool.worker(leader=False).describe("claude:a").state != "exhausted":
             await asyncio.sleep(0.01)
         await pool.accounts.close()
 
@@ -138,7 +138,7 @@ def test_closing_writes_it_too(broken: tuple[Pool, Disk]) -> None:
     cool(pool, "claude:a")
     disk.full = False
     asyncio.run(pool.accounts.close())
-    assert pool.again().describe("claude:a")["state"] == "exhausted"
+    assert pool.again().describe("claude:a").state == "exhausted"
 
 
 def test_a_full_store_is_not_asked_again_by_every_request(broken: tuple[Pool, Disk]) -> None:

@@ -76,7 +76,7 @@ def test_after_its_day_it_serves_its_owner_alone(tmp_path: Path) -> None:
     decision = pool.accounts.select(ask("bob"))
     assert decision.account is None and decision.refused == {Refusal.NOT_SHARED: 1}
     assert chosen(pool, "ada")[0] == "claude:ada"
-    assert pool.accounts.explain(ask("bob"))[0]["refusal"] == "not_shared"
+    assert pool.accounts.explain(ask("bob"))[0].refusal == "not_shared"
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_ten_friends_and_six_accounts(tmp_path_factory: pytest.TempPathFactory, 
         pool.accounts.observe(f"claude:{number}", [window(0.0)])
     served: Counter[str] = Counter()
     for user in demand:
-        drains = [pool.accounts.describe(f"claude:{one}")["state"] for one in left]
+        drains = [pool.accounts.describe(f"claude:{one}").state for one in left]
         decision = pool.accounts.select(ask(user))
         own = PEOPLE.index(user) if PEOPLE.index(user) < 6 else None
         if decision.account is None:

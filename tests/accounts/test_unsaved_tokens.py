@@ -56,15 +56,15 @@ def test_it_is_written_when_it_can_be(
     p, disk = pool(tmp_path), Disk(monkeypatch, 3)
     assert refresh(p) == NEW and on_disk(p)[0] == OLD
     assert p.accounts.credential(ID).secret == NEW and p.state(ID) == "ready"
-    assert p.accounts.describe(ID)["unsaved"] is True
+    assert p.accounts.describe(ID).unsaved is True
     saver = p.accounts._background.saver
     assert asyncio.run(saver.timed(ID)) == NOW + 2 * FIRST_S
     assert asyncio.run(saver.timed(ID)) == NOW + 4 * FIRST_S
-    assert p.accounts.describe(ID)["unsaved"] is True
+    assert p.accounts.describe(ID).unsaved is True
     assert asyncio.run(saver.timed(ID)) is None
     assert disk.tried == 4
     assert on_disk(p) == (NEW, "sk-ant-ort01-econd")
-    assert p.accounts.describe(ID)["unsaved"] is False
+    assert p.accounts.describe(ID).unsaved is False
     assert p.reload().unchanged == 1
     said = [r for r in caplog.records if "file" in r.getMessage()]
     assert [r.levelno for r in said] == [logging.ERROR, logging.INFO]
@@ -86,7 +86,7 @@ def test_the_background_writes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     async def run() -> None:
         await p.accounts.start()
         await p.accounts.refresh(ID, OLD)
-        while p.accounts.describe(ID)["unsaved"]:
+        while p.accounts.describe(ID).unsaved:
             await asyncio.sleep(0.005)
         await p.accounts.close()
 
@@ -117,7 +117,7 @@ def test_the_operators_word_does_not_bring_the_old_token_back(tmp_path: Path, mo
     refresh(p)
     asyncio.run(p.accounts.set_priority(ID, 7))
     assert p.accounts.credential(ID).secret == NEW == on_disk(p)[0]
-    assert p.accounts.describe(ID)["unsaved"] is False and p.accounts.describe(ID)["priority"] == 7
+    assert p.accounts.describe(ID).unsaved is False and p.accounts.describe(ID).priority == 7
 
 
 def test_another_field_written_by_somebody_else_does_not_either(
@@ -127,7 +127,7 @@ def test_another_field_written_by_somebody_else_does_not_either(
     refresh(p)
     p.write("claude_a.json", claude(OLD, label="mine"))
     p.reload()
-    assert p.accounts.credential(ID).secret == NEW and p.accounts.describe(ID)["label"] == "mine"
+    assert p.accounts.credential(ID).secret == NEW and p.accounts.describe(ID).label == "mine"
     assert asyncio.run(p.accounts._background.saver.timed(ID)) is None
     assert on_disk(p)[0] == NEW
 
@@ -138,7 +138,7 @@ def test_a_new_sign_in_is_newer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     p.write("claude_a.json", claude("sk-ant-oat01-third"))
     assert asyncio.run(p.accounts._background.saver.timed(ID)) is None
     assert p.accounts.credential(ID).secret == on_disk(p)[0] == "sk-ant-oat01-third"
-    assert disk.tried == 1 and p.accounts.describe(ID)["unsaved"] is False
+    assert disk.tried == 1 and p.accounts.describe(ID).unsaved is False
 
 
 def test_a_second_rotation_before_the_first_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,7 +171,7 @@ def test_a_found_project_serves_from_memory_too(tmp_path: Path, monkeypatch: pyt
     p = Pool(tmp_path, {"gemini_g.json": login}, line=line, usage_polling=UsagePolling(0))
     Disk(monkeypatch, 1)
     assert asyncio.run(p.accounts.complete("gemini:g")).project == "great-oak-7"
-    assert p.accounts.describe("gemini:g")["unsaved"] is True
+    assert p.accounts.describe("gemini:g").unsaved is True
     assert asyncio.run(p.accounts._background.saver.timed("gemini:g")) is None
     assert json.loads((p.folder / "gemini_g.json").read_text())["project_id"] == "great-oak-7"
 

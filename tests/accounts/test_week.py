@@ -214,4 +214,4 @@ def test_a_week_without_a_wrong_refusal(tmp_path: Path) -> None:
     assert counts["unauthorized"] > 3
     assert [at for at in week.wrong if not 0 <= at - week.early < GRACE] == []
     assert counts["refused"] < 0.08 * week.served, "a used-up account must not be asked over and over"
-    assert {row["state"] for row in week.pool.accounts.describe_all()} <= {"ready", "exhausted", "draining"}
+    assert {row.state for row in week.pool.accounts.describe_all()} <= {"ready", "exhausted", "draining"}

@@ -95,18 +95,18 @@ def test_what_is_done_to_an_account_on_one_machine_holds_on_the_other(database: 
         async with machines(database, tmp_path, Vendor()) as (a, b):
             await with_account(a, b)
             await a.accounts.set_disabled(ID, True)
-            await until(lambda: b.accounts.describe(ID)["state"] == "disabled", "not disabled there")
+            await until(lambda: b.accounts.describe(ID).state == "disabled", "not disabled there")
             await b.accounts.change(ID, {"disabled": None, "label": "ours", "priority": 3})
-            await until(lambda: a.accounts.describe(ID)["label"] == "ours", "not changed there")
-            assert a.accounts.describe(ID)["state"] == "ready"
+            await until(lambda: a.accounts.describe(ID).label == "ours", "not changed there")
+            assert a.accounts.describe(ID).state == "ready"
             a.accounts.lock(ID)
-            await until(lambda: b.accounts.describe(ID)["locked"], "not locked there")
+            await until(lambda: b.accounts.describe(ID).locked, "not locked there")
             await b.accounts.remove(ID)
             await until(lambda: not a.accounts.knows(ID), "not removed there")
             assert [one["account"] for one in a.accounts.removed()] == [ID]
             await a.accounts.restore(ID)
             await until(lambda: b.accounts.knows(ID), "not brought back there")
-            assert b.accounts.describe(ID)["label"] == "ours" and b.secret() == FIRST
+            assert b.accounts.describe(ID).label == "ours" and b.secret() == FIRST
             with pytest.raises(FileExistsError):
                 await b.accounts.restore(ID)
             await b.accounts.withdraw_account(ID)
@@ -118,7 +118,7 @@ def test_what_is_done_to_an_account_on_one_machine_holds_on_the_other(database: 
             b.drop(FILE, claude("sk-ant-oat01-again"))  # a sign-in of the same name is taken again
             await b.accounts.reload()
             await until(lambda: a.accounts.knows(ID), "not there again")
-            assert a.secret() == "sk-ant-oat01-again" and a.accounts.describe(ID)["label"] == ""
+            assert a.secret() == "sk-ant-oat01-again" and a.accounts.describe(ID).label == ""
 
     asyncio.run(walk())
 
@@ -147,7 +147,7 @@ def test_a_token_is_traded_once_whoever_asks(database: Database, tmp_path: Path)
             assert len(vendor.asked) == 1 and not vendor.doubles
             for one in (a, b, c):
                 await until(lambda one=one: one.secret() == "sk-ant-oat01-00001", "not heard of")  # type: ignore[misc]
-                assert one.accounts.describe(ID)["state"] == "ready"
+                assert one.accounts.describe(ID).state == "ready"
 
     asyncio.run(walk())
 
@@ -165,7 +165,7 @@ def test_options_and_a_new_sign_in_during_a_refresh_win_nothing_lost(database: D
             new = await a.accounts.refresh(ID, FIRST)
             assert new.secret == "sk-ant-oat01-00001" and new.models == ("claude-haiku-4-5",)
             await until(lambda: b.secret() == new.secret, "not heard of")
-            assert b.accounts.describe(ID)["priority"] == a.accounts.describe(ID)["priority"] == 3
+            assert b.accounts.describe(ID).priority == a.accounts.describe(ID).priority == 3
 
             async def signed_in(_: str) -> None:
                 b.drop(FILE, claude("sk-ant-oat01-human"))

@@ -50,12 +50,12 @@ def test_a_token_that_is_given_while_the_database_goes_away_serves_and_is_kept(o
             new = await a.accounts._background.refresher.refresh(ID, FIRST)
             vendor.meanwhile = None
             assert a.secret() == new.secret == "sk-ant-oat01-00001" and b.secret() == FIRST
-            assert a.accounts.describe(ID)["unsaved"] is True
+            assert a.accounts.describe(ID).unsaved is True
             for one, token in ((a, new.secret), (b, FIRST)):
                 with pytest.raises(RefreshError) as caught:
                     await one.accounts._background.refresher.refresh(ID, token)
                 assert not caught.value.permanent
-                assert one.accounts.describe(ID)["state"] == "ready", "its access token lives on"
+                assert one.accounts.describe(ID).state == "ready", "its access token lives on"
             assert len(vendor.asked) == 1, "no refresh without a lease"
             await b.accounts.reload()  # a look meanwhile takes nothing away
             assert b.accounts.knows(ID) and b.secret() == FIRST
@@ -87,7 +87,7 @@ def test_a_token_that_could_not_be_written_keeps_the_others_from_trading_the_spe
 
             monkeypatch.setattr(DatabaseCredentials, "put", refused)
             new = await a.accounts._background.refresher.refresh(ID, FIRST)
-            assert a.accounts.describe(ID)["unsaved"] is True
+            assert a.accounts.describe(ID).unsaved is True
             assert (await b.accounts._background.refresher.refresh(ID, FIRST)).secret == new.secret
             assert not vendor.doubles and len(vendor.asked) == 1
             # … and from the moment it is written nobody waits for a lease
@@ -125,14 +125,14 @@ def test_a_machine_cut_off_for_longer_than_any_lease_keeps_its_token(
             monkeypatch.setattr(DatabaseCredentials, "put", put)
             monkeypatch.setattr(DatabaseLeases, "begin", seen)
             new = await a.accounts._background.refresher.refresh(ID, FIRST)
-            assert a.accounts.describe(ID)["unsaved"] is True
+            assert a.accounts.describe(ID).unsaved is True
             database.sql("update pool.lease set until = until - interval '10 minutes'")
             asks = asyncio.create_task(b.accounts._background.refresher.refresh(ID, FIRST))
             await refused.wait()
             later[0] += 91
             with pytest.raises(RefreshError, match="another machine") as caught:
                 await asks
-            assert not caught.value.permanent and b.accounts.describe(ID)["state"] == "ready"
+            assert not caught.value.permanent and b.accounts.describe(ID).state == "ready"
             assert len(vendor.asked) == 1
             back.set()
             later[0] += 60
@@ -228,7 +228,7 @@ async def after_death(database: Database, folder: Path) -> str:
     async with machine(database, folder, Vendor()) as again:
         served = again.secret()
         await again.accounts._background.saver.timed(ID)
-        assert not again.accounts.describe(ID)["unsaved"]
+        assert not again.accounts.describe(ID).unsaved
     async with machine(database, folder.with_name("other"), Vendor()) as other:
         assert other.secret() == served
     return served

@@ -84,7 +84,7 @@ def answers(book: Ledger, wanted: Filters, frm: float, to: float, tz: str) -> An
     yield "matrix", ask.matrix(frm, to, wanted)
     yield "uses", {account: together(used) for account, used in ask.uses(frm, to).items()}
     shared = ask.shared_use(frm, to, {"claude:work": "ada"})
-    yield "shared", [shared.person(name).describe() for name in ("ada", "bob", "")]
+    yield "shared", [shared.person(name).brief() for name in ("ada", "bob", "")]
     yield "of a key", described(ask.of_key("ada", "Codex 0.169", frm, to))
     metrics: tuple[Metric, ...] = get_args(Metric)
     for metric in metrics:

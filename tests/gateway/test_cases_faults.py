@@ -61,10 +61,10 @@ def test_an_account_rests_as_long_as_it_was_told(
             now = time.time()
             assert (await stack.post(path, body))[0] == 200
             row = stack.accounts.describe(f"{provider}:one")
-            assert row["state"] in ("cooling", "exhausted")
-            assert row["cooldown_until"] > now
+            assert row.state in ("cooling", "exhausted")
+            assert row.cooldown_until is not None and row.cooldown_until > now
             if returns is not None:
-                assert row["cooldown_until"] - now == pytest.approx(returns(), abs=returns() * 0.1 + 3)
+                assert row.cooldown_until - now == pytest.approx(returns(), abs=returns() * 0.1 + 3)
             stack.fakes.calls.clear()
             assert (await stack.post(path, body))[0] == 200
             assert [call.account for call in stack.fakes.made()] == [f"{provider}:two"]
@@ -105,8 +105,8 @@ def test_what_is_nobodys_fault_costs_no_login_and_no_long_rest(tmp_path: Path, p
             stack.fakes.then("claude:one", play)
             assert (await stack.post("/v1/messages", messages()))[0] == 200
             row = stack.accounts.describe("claude:one")
-            assert row["state"] in ("ready", "cooling")
-            assert (row["cooldown_until"] or 0) < time.time() + 30
+            assert row.state in ("ready", "cooling")
+            assert (row.cooldown_until or 0) < time.time() + 30
             assert stack.fakes.accounts["claude:one"].generation == 0, "no refresh was tried"
 
     run(test)
@@ -129,8 +129,8 @@ def test_a_stopped_account_is_never_asked_again(
                 assert (await stack.post(path, body))[0] == 200
             assert len(stack.fakes.made(f"{provider}:one")) == 1
             row = stack.accounts.describe(f"{provider}:one")
-            assert row["state"] == "suspended"
-            assert row["reason"]
+            assert row.state == "suspended"
+            assert row.reason
 
     run(test)
 
@@ -176,7 +176,7 @@ def test_where_every_sign_in_is_being_refreshed_nobody_has_to_act(
             for gate in gates.values():
                 await gate.reached()
             if waits:
-                while not all(stack.accounts.describe(name)["refusal"] for name in gates):
+                while not all(stack.accounts.describe(name).refusal for name in gates):
                     await asyncio.sleep(0.01)
             else:
                 status, told = await asked
@@ -185,7 +185,7 @@ def test_where_every_sign_in_is_being_refreshed_nobody_has_to_act(
                 gate.open()
             if waits:
                 assert (await asked)[0] == 200
-            while any(stack.accounts.describe(name)["refusal"] for name in gates):
+            while any(stack.accounts.describe(name).refusal for name in gates):
                 await asyncio.sleep(0.01)
             assert (await stack.post(path, body))[0] == 200
 
@@ -231,7 +231,7 @@ def test_a_hang_up_after_the_end_was_released_is_success(tmp_path: Path) -> None
             record = stack.records()[-1]
             assert (record.outcome, record.partial, record.status) == (Outcome.OK, False, 200)
             assert record.usage.known
-            assert stack.accounts.describe("codex:one")["in_flight"] == 0
+            assert stack.accounts.describe("codex:one").in_flight == 0
             gate.open()
 
     run(test)
@@ -306,8 +306,8 @@ def test_a_retry_is_recorded_and_billed_once(
                 (f"{provider}:one", True),
                 (f"{provider}:two", False),
             ]
-            total = stack.ledger.queries.summary(time.time() - 3600, time.time() + 60)["total"]
-            assert (total["requests"], total["input"], total["output"]) == (1, 7, 5)
+            total = stack.ledger.queries.summary(time.time() - 3600, time.time() + 60).total
+            assert (total.requests, total.input, total.output) == (1, 7, 5)
 
     run(test)
 
@@ -323,8 +323,8 @@ def test_turns_of_a_socket_are_counted_once_each(tmp_path: Path) -> None:
                     await client.turn({"type": "response.create"} | responses())
             await stack.idle()
             assert [record.usage.output for record in stack.records()] == [5] * 3
-            total = stack.ledger.queries.summary(time.time() - 3600, time.time() + 60)["total"]
-            assert (total["requests"], total["cache_read"]) == (3, 90)
+            total = stack.ledger.queries.summary(time.time() - 3600, time.time() + 60).total
+            assert (total.requests, total.cache_read) == (3, 90)
 
     run(test)
 

@@ -88,7 +88,7 @@ def test_a_socket_that_lived_too_long_is_dialled_again_unseen(tmp_path: Path) ->
             final_id(await client.turn(create()))
             assert {record.account for record in stack.records()} == {"codex:one"}
             assert len(stack.fakes.made(surface=Surface.SOCKET)) == 2
-            assert stack.accounts.describe("codex:one")["state"] == "ready"
+            assert stack.accounts.describe("codex:one").state == "ready"
 
     run(test)
 

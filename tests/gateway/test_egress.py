@@ -117,8 +117,8 @@ def test_every_call_of_every_account_stays_within_its_hosts(tmp_path: Path) -> N
                 status, raw = await stack.post(path, body)
                 assert status == 200, (path, raw)
             for row in stack.accounts.describe_all():
-                assert all(host.startswith("http://127.0.0.1:") for host in row["hosts"])
-                assert (await stack.accounts.test(row["id"]))["ok"], row["id"]
+                assert all(host.startswith("http://127.0.0.1:") for host in row.hosts)
+                assert (await stack.accounts.test(row.id))["ok"], row.id
             # an upstream that moves away under a running pool is another host, which nothing is sent to
             asked = len(stack.fakes.calls)
             cred = stack.accounts.credential("claude:a")

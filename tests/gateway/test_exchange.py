@@ -81,7 +81,7 @@ def test_an_answer_that_came_whole_teaches_no_time_to_its_first_byte(tmp_path: P
             for stream, known in ((False, False), (True, True)):
                 for _ in range(4):
                     assert (await stack.post("/v1/messages", messages(stream=stream)))[0] == 200
-                latency = stack.accounts.describe(one.id)["latency_ms"]
+                latency = stack.accounts.describe(one.id).latency_ms
                 assert (latency is not None) is known, latency
 
     run(test)
@@ -227,7 +227,7 @@ def test_a_request_fault_comes_back_untouched_and_blames_nobody(tmp_path: Path) 
             assert status == 400
             assert json.loads(answer)["error"]["message"] == "max_tokens: Field required"
             assert len(stack.fakes.made()) == 1
-            assert {row["state"] for row in stack.accounts.describe_all()} == {"ready"}
+            assert {row.state for row in stack.accounts.describe_all()} == {"ready"}
             (record,) = stack.records()
             assert record.outcome == Outcome.REQUEST_FAULT
 
@@ -260,8 +260,8 @@ def test_a_dead_refresh_token_moves_on_and_says_so(tmp_path: Path) -> None:
                 dead.refresh = "spent by somebody else"
             statuses = [(await stack.post("/v1/responses", responses(session=f"s{n}")))[0] for n in range(4)]
             assert statuses == [200] * 4
-            assert stack.accounts.describe("codex:one")["state"] == "needs_login"
-            assert stack.accounts.describe("codex:two")["state"] == "ready"
+            assert stack.accounts.describe("codex:one").state == "needs_login"
+            assert stack.accounts.describe("codex:two").state == "ready"
 
     run(test)
 
@@ -297,8 +297,8 @@ def test_a_client_that_leaves_ends_the_upstream_call_and_nobody_is_blamed(tmp_pa
             assert call.gone
             (record,) = stack.records()
             assert (record.outcome, record.partial) == (Outcome.CLIENT_GONE, True)
-            assert {row["state"] for row in stack.accounts.describe_all()} == {"ready"}
-            assert sum(row["in_flight"] for row in stack.accounts.describe_all()) == 0
+            assert {row.state for row in stack.accounts.describe_all()} == {"ready"}
+            assert sum(row.in_flight for row in stack.accounts.describe_all()) == 0
 
     run(test)
 
@@ -310,10 +310,10 @@ def test_a_stream_counts_as_in_flight_to_its_last_byte(tmp_path: Path) -> None:
             stack.fakes.then("claude:one", plays.stall(gate, at=5))
             call = asyncio.create_task(stack.post("/v1/messages", messages()))
             await gate.reached()
-            assert stack.accounts.describe("claude:one")["in_flight"] == 1
+            assert stack.accounts.describe("claude:one").in_flight == 1
             gate.open()
             await call
-            assert stack.accounts.describe("claude:one")["in_flight"] == 0
+            assert stack.accounts.describe("claude:one").in_flight == 0
 
     run(test)
 

@@ -114,7 +114,7 @@ def test_a_streams_quota_event_tells_the_friends_limits(tmp_path: Path, size: in
                 assert event["rate_limits"]["primary"]["used_percent"] == 10
                 assert event["rate_limits"]["primary"]["window_minutes"] == 300
                 assert b"plus" not in json.dumps(event).encode()
-            windows = stack.accounts.describe("codex:one")["windows"]
+            windows = stack.accounts.describe("codex:one").windows
             assert 77.0 in [window.used_percent for window in windows]
 
     run(test)

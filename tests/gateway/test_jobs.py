@@ -61,7 +61,7 @@ async def get(stack: Stack, path: str, token: str) -> int:
 def used(stack: Stack) -> tuple[int, int]:
     """Tokens by the ledger, and by the limits."""
     record = stack.records()[0]
-    total = stack.ledger.queries.total(record.at - 10, record.at + 60).describe()["total_tokens"]
+    total = stack.ledger.queries.total(record.at - 10, record.at + 60).describe().total_tokens
     return total, stack.users.limits.of(record.user)["used"]["tokens_day"]
 
 

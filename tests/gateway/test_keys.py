@@ -111,7 +111,7 @@ def test_a_presets_account_answers_in_each_of_its_dialects(tmp_path: Path) -> No
             await stack.accounts.reload(settings)
             stack.gateway.apply(settings)
             (row,) = stack.accounts.describe_all()
-            assert (row["id"], row["provider"], row["hosts"]) == ("deepseek:work", "deepseek", [here])
+            assert (row.id, row.provider, row.hosts) == ("deepseek:work", "deepseek", [here])
             for path, body in CALLS.items():
                 status, raw = await stack.post(path, {**body, "model": "deepseek-flash"})
                 assert (status, b"seen" in raw) == (400, True), (path, raw)

@@ -103,7 +103,7 @@ def test_a_refused_request_costs_nobody_else_anything(
             assert len(stack.fakes.made()) <= 2 * asked, "one more account is asked, or those of other plans"
             assert (await stack.post(path, ask(make, "plain")))[0] == 200
             for row in stack.accounts.describe_all():
-                assert (row["state"], row["rests"], row["terms"].get("faults")) == ("ready", [], None)
+                assert (row.state, row.rests, row.terms.get("faults")) == ("ready", [], None)
             assert [r.outcome for r in stack.records()] == [Outcome.REQUEST_FAULT, Outcome.REQUEST_FAULT, Outcome.OK]
 
     run(test)
@@ -119,7 +119,7 @@ def test_an_account_whose_own_call_is_refused_too_rests(tmp_path: Path, code: in
             stack.fakes.always(one.id, refusal, on="models")
             assert (await stack.post("/v1/chat/completions", chat(model="m")))[0] == 200
             await stack.accounts.own_calls.settled(5.0)
-            assert stack.accounts.describe(one.id)["state"] == "cooling"
+            assert stack.accounts.describe(one.id).state == "cooling"
             stack.fakes.calls.clear()
             assert (await stack.post("/v1/chat/completions", chat(model="m")))[0] == 200
             assert [call.account for call in stack.fakes.made()] == [good.id]
@@ -140,10 +140,10 @@ def test_what_its_own_call_taught_of_an_account_is_taken_back_when_a_second_refu
             asking = asyncio.create_task(stack.post("/v1/chat/completions", chat(model="m")))
             await gate.reached()
             await stack.accounts.own_calls.settled(5.0)
-            assert stack.accounts.describe(one.id)["state"] == "cooling"
+            assert stack.accounts.describe(one.id).state == "cooling"
             gate.open()
             assert (await asking)[0] == 401
-            assert stack.accounts.describe(one.id)["state"] == "ready"
+            assert stack.accounts.describe(one.id).state == "ready"
 
     run(test)
 
@@ -155,9 +155,9 @@ def test_an_account_that_alone_refuses_a_model_is_left_alone_for_it(tmp_path: Pa
             for n in range(5):
                 assert (await stack.post("/v1/chat/completions", chat(model="m", text=f"talk {n}")))[0] == 200
             assert len(stack.fakes.made("openai:one")) == 3, "three answers elsewhere are evidence"
-            (rest,) = stack.accounts.describe("openai:one")["rests"]
-            assert (rest["scope"], rest["kind"]) == ("chat:m", "permission")
-            assert stack.accounts.describe("openai:one")["state"] == "ready"
+            (rest,) = stack.accounts.describe("openai:one").rests
+            assert (rest.scope, rest.kind) == ("chat:m", "permission")
+            assert stack.accounts.describe("openai:one").state == "ready"
 
     run(test)
 
@@ -187,7 +187,7 @@ def test_a_call_without_a_model_or_of_another_kind_rests_no_message(
             assert (await stack.post(path, body, anthropic_version="2023-06-01"))[0] >= 400
             assert (await stack.post("/v1/messages", messages()))[0] == 200
             for row in stack.accounts.describe_all():
-                assert row["state"] == "ready" and not [r for r in row["rests"] if r["scope"] in ("", "sonnet")]
+                assert row.state == "ready" and not [r for r in row.rests if r.scope in ("", "sonnet")]
 
     run(test)
 
@@ -201,7 +201,7 @@ def test_a_typo_is_told_in_the_providers_words_and_costs_nothing(tmp_path: Path)
             told = await stack.post("/v1/chat/completions", chat(model="gpt-nope"), x_note="refuse")
             assert (told[0], json.loads(told[1])) == (404, body)
             for row in stack.accounts.describe_all():
-                assert (row["state"], row["rests"], row["terms"].get("faults")) == ("ready", [], None)
+                assert (row.state, row.rests, row.terms.get("faults")) == ("ready", [], None)
 
     run(test)
 
@@ -227,7 +227,7 @@ def test_a_broken_request_that_breaks_every_provider_stops_nobody(tmp_path: Path
             for _ in range(4):
                 assert (await stack.post("/v1/messages", messages(text="poison"), x_note="refuse"))[0] == 503
             assert (await stack.post("/v1/messages", messages(text="plain")))[0] == 200
-            assert not [row["rests"] for row in stack.accounts.describe_all() if row["rests"]]
+            assert not [row.rests for row in stack.accounts.describe_all() if row.rests]
 
     run(test)
 
@@ -249,12 +249,12 @@ def test_a_request_that_nobody_answers_makes_no_account_look_worse(tmp_path: Pat
             stack.fakes.director = lambda _, call: DEAF[how] if marked(call) else None
             for _ in range(3):
                 assert (await stack.post("/v1/messages", messages(text="x", stream=stream), x_note="refuse"))[0] == 502
-            assert [row["terms"].get("faults") for row in stack.accounts.describe_all()] == [None, None]
-            assert all(row["last_fault"] for row in stack.accounts.describe_all()), "the page still tells it"
+            assert [row.terms.get("faults") for row in stack.accounts.describe_all()] == [None, None]
+            assert all(row.last_fault for row in stack.accounts.describe_all()), "the page still tells it"
             stack.fakes.director = None
             stack.fakes.always("claude:one", DEAF[how])
             assert (await stack.post("/v1/messages", messages(text="y", session="s-2")))[0] == 200
-            assert stack.accounts.describe("claude:one")["terms"]["faults"] < 0, "another account served the same"
+            assert stack.accounts.describe("claude:one").terms["faults"] < 0, "another account served the same"
 
     run(test)
 
@@ -273,7 +273,7 @@ def test_an_error_within_an_answer_is_the_requests_unless_it_speaks_of_the_accou
             assert (told[0], json.loads(told[1])) == (200, failed)
             assert len(stack.fakes.made()) == 1
             assert (await stack.post("/v1/responses", responses(text="plain", stream=False)))[0] == 200
-            assert not [row["rests"] for row in stack.accounts.describe_all() if row["rests"]]
+            assert not [row.rests for row in stack.accounts.describe_all() if row.rests]
 
     run(test)
 
@@ -291,7 +291,7 @@ def test_an_object_that_failed_earlier_is_no_fault_of_looking_it_up(tmp_path: Pa
                     assert (answer.status, json.loads(await answer.read())) == (200, failed)
             assert (await stack.post("/v1/responses", responses(text="plain", stream=False)))[0] == 200
             for row in stack.accounts.describe_all():
-                assert (row["state"], row["rests"], row["last_fault"]) == ("ready", [], None)
+                assert (row.state, row.rests, row.last_fault) == ("ready", [], None)
 
     run(test)
 

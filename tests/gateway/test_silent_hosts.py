@@ -73,7 +73,7 @@ def test_conversations_go_to_the_other_account_and_the_host_is_set_aside(tmp_pat
                 for n in range(20):
                     assert (await stack.post(PATH, chat(model="m", text=f"later {n}")))[0] == 200
                 assert sum(chunk.startswith(b"POST") for chunk in asked) - posts <= 2, "now and then one tries it"
-                assert stack.accounts.describe("openai:far")["state"] == "ready"
+                assert stack.accounts.describe("openai:far").state == "ready"
                 assert counted("left") - left == 8 and counted("set_aside") > aside
                 assert {record.status for record in stack.records()} == {200}
 
@@ -140,7 +140,7 @@ def test_an_answer_of_headers_alone_is_left_where_its_host_is_dead(
                 assert [call.account for call in stack.fakes.made()] == ["openai:near"]
                 assert (await stack.post(PATH, chat(model="m", text="next")))[0] == 200
                 assert sum(chunk.startswith(b"POST") for chunk in asked) == 1, "the host is set aside"
-                assert stack.accounts.describe("openai:far")["state"] == "ready"
+                assert stack.accounts.describe("openai:far").state == "ready"
 
     run(test)
 

@@ -156,7 +156,7 @@ def test_an_upstream_frame_over_the_limit_is_1009_for_the_client(
             assert await client.closed() == 1009
             (record,) = stack.records()
             assert (record.status, record.outcome) == (413, Outcome.REQUEST_FAULT)
-            assert stack.accounts.describe("codex:one")["state"] == "ready"
+            assert stack.accounts.describe("codex:one").state == "ready"
 
     run(test)
 
@@ -261,7 +261,7 @@ def test_a_client_that_never_reads_holds_bounded_memory(tmp_path: Path, monkeypa
                 await until(lambda: bool(stack.records()))
                 (record,) = stack.records()
                 assert record.outcome == Outcome.CLIENT_GONE
-                assert stack.accounts.describe("codex:one")["state"] == "ready"
+                assert stack.accounts.describe("codex:one").state == "ready"
             finally:
                 raw.close()
 

@@ -180,7 +180,7 @@ def test_a_client_that_leaves_in_a_turn_is_recorded_and_lets_go(tmp_path: Path) 
                 await asyncio.sleep(0.01)
             (record,) = stack.records()
             assert (record.outcome, record.partial) == (Outcome.CLIENT_GONE, True)
-            assert stack.accounts.describe("codex:one")["in_flight"] == 0
+            assert stack.accounts.describe("codex:one").in_flight == 0
 
     run(test)
 

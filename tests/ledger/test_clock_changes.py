@@ -65,10 +65,10 @@ def test_each_exchange_is_drawn_once_and_each_hour_has_its_name(
         assert len(quarters.buckets) == 12 and sum(value or 0 for value in quarters.series[0].values) == len(at)
         begins = {datetime.fromtimestamp(bucket, where).hour for bucket in quarters.buckets}
         assert begins - {1} == {0, 6, 12, 18}  # 1 where midnight is left out
-        heat = book.queries.heatmap(*span, tz=zone, metric="requests")["cells"]
-        assert sum(map(sum, heat)) == len(at)
+        heat = book.queries.heatmap(*span, tz=zone, metric="requests").cells
+        assert sum(value or 0 for day in heat for value in day) == len(at)
         for a, b, count in zip(edges[:-1], edges[1:], lengths, strict=True):
-            assert book.queries.total(a, b).describe()["requests"] == count * 3600 / STEP
+            assert book.queries.total(a, b).describe().requests == count * 3600 / STEP
 
 
 def test_a_time_that_clocks_show_twice_says_which() -> None:

@@ -198,7 +198,7 @@ def test_value_for_money(tmp_path: Path) -> None:
     with ledger_in(tmp_path) as book:
         record_all(book, [exchange("r1", at=NOW - DAY, model="claude-sonnet-4-5", input=0, output=1_000_000)])
         (known, unknown) = book.runway.value({"claude:work": "pro", "openai:x": ""}, NOW)
-        assert (known["subscription_usd"], known["api_cost_usd"]) == (20.0, pytest.approx(15.0))
-        assert known["ratio"] == pytest.approx(0.75)
-        assert (unknown["subscription_usd"], unknown["ratio"]) == (None, None)
+        assert known.subscription_usd == 20.0 and known.api_cost_usd == pytest.approx(15.0)
+        assert known.ratio == pytest.approx(0.75)
+        assert (unknown.subscription_usd, unknown.ratio) == (None, None)
         assert Prices(None, {"claude:work": 7.0}).subscription("claude:work", "pro") == 7.0

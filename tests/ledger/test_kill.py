@@ -55,7 +55,7 @@ def check(folder: Path, acknowledged: set[str]) -> int:
     total = ledger.queries.total(NOW - 86_400, NOW + 60)
     assert total["requests"] == len(records)
     assert total["output"] == sum(rec.usage.output for rec in records)
-    by_user = {row["key"]: row["requests"] for row in ledger.queries.top("user", NOW - 86_400, NOW + 60)}
+    by_user = {row.key: row.requests for row in ledger.queries.top("user", NOW - 86_400, NOW + 60)}
     assert sum(by_user.values()) == len(records)
     assert len(every_index_entry(store)) == 3 * len(records)
     store.close()

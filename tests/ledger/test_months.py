@@ -153,8 +153,8 @@ def test_months_of_another_time_zone_are_not_read(tmp_path: Path, by: Field | No
         assert kept_months(book) == 6
         for zoned in (chatham, utc):
             whole = zoned.queries.total(NOW - BACK, NOW + 1) if by is None else None
-            told = [whole] if whole else zoned.queries.top(by or "user", NOW - BACK, NOW + 1, Filters())
-            assert sum(one["requests"] for one in told) == 100
+            told = [whole.describe()] if whole else zoned.queries.top(by or "user", NOW - BACK, NOW + 1, Filters())
+            assert sum(one.requests for one in told) == 100
 
 
 def test_a_month_that_ends_elsewhere_is_another(tmp_path: Path) -> None:

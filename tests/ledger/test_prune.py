@@ -88,10 +88,10 @@ def test_ranges_widen_to_what_is_kept(tmp_path: Path) -> None:
         record_all(book, [exchange("old", at=NOW - 10 * DAY), exchange("older", at=NOW - 100 * DAY)])
         asyncio.run(book.prune())
         part = book.queries.summary(NOW - 10 * DAY + 1, NOW - 10 * DAY + 2)
-        assert part["total"]["requests"] == 1
-        assert part["to"] - part["from"] == 3600
+        assert part.total.requests == 1
+        assert part.to - part.frm == 3600
         part = book.queries.summary(NOW - 100 * DAY + 1, NOW - 100 * DAY + 2)
-        assert (part["total"]["requests"], part["to"] - part["from"]) == (1, DAY)
+        assert (part.total.requests, part.to - part.frm) == (1, DAY)
 
 
 def test_a_clock_that_jumps_ahead_does_not_empty_the_ledger(tmp_path: Path) -> None:

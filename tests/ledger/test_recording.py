@@ -130,9 +130,9 @@ def test_cost_is_filled_in_and_unknown_stays_unknown(tmp_path: Path) -> None:
         given.cost = 0.25
         record_all(book, [priced, unknown, given])
         assert (priced.cost, unknown.cost, given.cost) == (2.0, None, 0.25)
-        total = book.queries.summary(NOW - HOUR, NOW + 60)["total"]
-        assert total["cost_usd"] == 2.25
-        assert total["unpriced"] == 1
+        total = book.queries.summary(NOW - HOUR, NOW + 60).total
+        assert total.cost_usd == 2.25
+        assert total.unpriced == 1
 
 
 @pytest.mark.usefixtures("each_store")
@@ -140,7 +140,7 @@ def test_what_was_never_used_is_not_unpriced(tmp_path: Path) -> None:
     with ledger_in(tmp_path) as book:
         rec = UsageRecord(id="r1", at=NOW, user="ada", outcome="denied", status=429)
         record_all(book, [rec])
-        assert book.queries.summary(NOW - HOUR, NOW + 60)["total"]["unpriced"] == 0
+        assert book.queries.summary(NOW - HOUR, NOW + 60).total.unpriced == 0
 
 
 @pytest.mark.parametrize("bad", [-1, math.nan, math.inf, -math.inf, 1 << 70, None, "12", 1.5])
@@ -320,8 +320,8 @@ def test_a_history_is_loaded_as_it_would_be_recorded(tmp_path: Path, monkeypatch
         before = book.changes()
         assert book.load(exchange(f"r{i}", at=NOW - i) for i in range(30)) == 30
         record_all(book, [exchange("r1"), exchange("new")])
-        total = book.queries.summary(NOW - HOUR, NOW + 60)["total"]
-        assert (total["requests"], total["cost_usd"] > 0) == (31, True)
+        total = book.queries.summary(NOW - HOUR, NOW + 60).total
+        assert (total.requests, total.cost_usd > 0) == (31, True)
         assert book.changes() > before
 
 

@@ -22,17 +22,17 @@ def requests(count: int) -> Sums:
 @given(MATRIX, OWNERS)
 def test_nothing_is_lost_and_what_is_given_is_taken(found: dict[tuple[str, str], int], owners: dict[str, str]) -> None:
     uses = SharedUses({pair: requests(count) for pair, count in found.items()}, owners)
-    people = {user: uses.person(user).describe() for user in USERS}
+    people = {user: uses.person(user).brief() for user in USERS}
 
     def total(part: str) -> int:
-        return sum(int(row[part]["requests"]) for row in people.values())
+        return sum(getattr(row, part).requests for row in people.values())
 
     assert total("took") + total("own") == sum(found.values())
     of_the_pool = sum(count for (_, account), count in found.items() if not owners.get(account))
     assert total("gave") == total("took") - of_the_pool
     for account, owner in owners.items():
         if owner:
-            row = uses.account(account).describe()
+            row = uses.account(account).brief()
             others = sum(count for (user, one), count in found.items() if one == account and user != owner)
-            assert row["gave"]["requests"] == others
-            assert row["took"]["requests"] == people[owner]["took"]["requests"]
+            assert row.gave.requests == others
+            assert row.took.requests == people[owner].took.requests

@@ -28,7 +28,7 @@ def labelled(ident: str, *, user: str = "ada", at: float = NOW, program: str = "
 
 def by(book: Ledger, field: Field, filters: Filters | None = None, back: float = HOUR) -> dict[str, int]:
     rows = book.queries.top(field, NOW - back, NOW + 60, filters or Filters())
-    return {row["key"]: row["requests"] for row in rows}
+    return {row.key: row.requests for row in rows}
 
 
 @pytest.mark.parametrize("moved", [False, True])
@@ -57,7 +57,7 @@ def test_use_is_told_by_each_label(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         assert by(book, "project") == {"site": 5}, "an exchange without a label is in no row"
         assert by(book, "conversation", Filters(user="bob")) == {"s0": 1, "s1": 1, "s2": 1}
         (row, *_) = book.queries.top("program", NOW - HOUR, NOW + 60, timed=False)
-        assert row["total_tokens"] > 0 and row["cost_usd"] > 0
+        assert row.total_tokens > 0 and row.cost_usd > 0
 
 
 @pytest.mark.usefixtures("each_store")
@@ -121,7 +121,7 @@ def test_conversations_are_forgotten_with_their_exchanges(tmp_path: Path) -> Non
             asyncio.run(book.prune())
         later = clock.now
         assert not book.queries.top("conversation", NOW - 6 * DAY, later, Filters(user="ada"))
-        assert book.queries.top("program", NOW - 6 * DAY, later)[0]["requests"] == 1
+        assert book.queries.top("program", NOW - 6 * DAY, later)[0].requests == 1
 
 
 def test_a_pending_row_of_an_older_program_is_read(tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ class History:
         return {account: self.pool.state(account) for account in self.ids()}
 
     def ids(self) -> list[str]:
-        return [row["id"] for row in self.pool.accounts.describe_all()]
+        return [row.id for row in self.pool.accounts.describe_all()]
 
     def finish(self) -> None:
         """Nothing goes wrong any more: whoever waits as long as is told is served, before long."""
@@ -106,7 +106,7 @@ class History:
             self.pool.clock.now = self.pool.clock.now + 3600.0 if at is None else max(self.pool.clock.now + 1.0, at)
         else:
             raise AssertionError("nobody serves again")
-        assert all(row["in_flight"] == 0 for row in self.pool.accounts.describe_all())
+        assert all(row.in_flight == 0 for row in self.pool.accounts.describe_all())
         self.pool.store.close()
 
 

@@ -21,7 +21,7 @@ from pool_server.alerts.incidents import remember
 from pool_server.alerts.rules import step
 from pool_server.core.enums import AccountState, FaultKind, Outcome, Provider
 from pool_server.core.settings import Alerts
-from pool_server.ledger import Filters, SeriesLine, UsageSeries
+from pool_server.ledger import Filters, SeriesLine, UsageSeries, WeekHours
 from pool_server.texts import format
 from pool_server.web.base.assets.bundle import CHARTS, assets
 from pool_server.web.base.auth import Caller
@@ -29,6 +29,7 @@ from pool_server.web.base.shared import banner, headroom, names
 from pool_server.web.base.shared.query_params import UsageQuery
 from pool_server.web.dashboard import charts, tables
 from pool_server.web.dashboard import overview as first
+from tests.rows import account_brief, usage_sums
 from tests.web import usage
 from tests.web.pool import exchange, seen
 from tests.web.site import Site
@@ -51,7 +52,7 @@ def test_the_first_html_holds_every_number(site: Site) -> None:
     text = words_of(page)
     assert f"Requests {total['requests']} " in text
     assert f" Tokens {format.count(total['total_tokens'])} " in text
-    assert f"API price {format.price(total)}" in text
+    assert f"API price {format.price(total['cost_usd'], total['unpriced'])}" in text
     chart = site.get("/api/usage/series?range=30d&by=model&bucket=day").json()
     for line in chart["series"]:
         assert line["name"] in text
@@ -177,8 +178,8 @@ def test_room_is_told_as_time() -> None:
 
 
 def test_a_price_that_is_not_known_is_compared_with_nothing() -> None:
-    sums = {"total_tokens": 5, "requests": 1, "failures": 0, "cost_usd": 0.0, "unpriced": 1}
-    then = {"total_tokens": 0, "requests": 0, "failures": 0, "cost_usd": 0.0, "unpriced": 0}
+    sums = usage_sums(total_tokens=5, requests=1, unpriced=1)
+    then = first.EarlierSums(*[0.0] * len(first.EarlierSums._fields))
     price = next(line for line in first.compared(sums, then) if line.label == "API price")
     assert (price.today, price.then, price.change) == ("no price", "$0.00", "no price")
 
@@ -214,9 +215,9 @@ def test_midnight_is_the_viewers_also_across_a_change_of_clocks() -> None:
 
 
 def test_what_needs_a_hand() -> None:
-    row = {"id": "claude:work", "provider": "claude", "state": "ready", "expires_at": None, "can_refresh": True}
-    ends = {**row, "id": "claude:token", "expires_at": NOW + 7200, "can_refresh": False}
-    out = {**row, "id": "codex:old", "provider": "codex", "state": "needs_login", "message": "signed out"}
+    row = account_brief()
+    ends = account_brief(id="claude:token", expires_at=NOW + 7200, can_refresh=False)
+    out = account_brief(id="codex:old", provider=Provider.CODEX, state=AccountState.NEEDS_LOGIN, message="signed out")
     found = first.hands([row, ends, out], [{"file": "x.json", "reason": "not JSON"}], NOW)
     assert [hand.words for hand in found] == [
         "Codex old is signed out: its owner has to sign in again",
@@ -298,20 +299,20 @@ def test_an_empty_beginning_is_not_drawn() -> None:
 
 
 def test_failures_in_words() -> None:
-    total = {"requests": 200, "failures": 6, "attempts": 210, "faults": {"network": 4, "quota": 9},
-             "outcomes": {"ok": 190, "client_gone": 4, "upstream": 6}}  # fmt: skip
+    outcomes = {"ok": 190, "client_gone": 4, "upstream": 6}
+    total = usage_sums(requests=200, failures=6, attempts=210, faults={"network": 4, "quota": 9}, outcomes=outcomes)
     found = tables.causes(total, own=False)
     assert [(cause.words, cause.number) for cause in found] == [("provider failed", 6), ("canceled by the client", 4)]
     assert tables.causes_sentence(total, found) == "6 of 200 requests failed (3 %), mostly: provider failed."
     assert [cause.key for cause in tables.faults(total)] == ["quota", "network"]
     assert {*Outcome} >= {Outcome(cause.key) for cause in found}
-    every = tables.faults({**total, "faults": {kind.value: 1 for kind in FaultKind}})
+    every = tables.faults(usage_sums(attempts=210, faults={kind.value: 1 for kind in FaultKind}))
     assert len(every) == len(FaultKind)
 
 
 @given(st.lists(st.lists(st.integers(0, 10**9), min_size=24, max_size=24), min_size=7, max_size=7))
 def test_the_strongest_shade_is_the_busiest_hour(cells: list[list[int]]) -> None:
-    heat = tables.heat({"metric": "tokens", "cells": cells, "from": 0}, 0, UTC)
+    heat = tables.heat(WeekHours(0, 1, "UTC", "tokens", [[*day] for day in cells]), 0, UTC)
     shades = [[cell.level for cell in day] for _, day in heat.days]
     most = max(max(day) for day in cells)
     for values, levels in zip(cells, shades, strict=True):

@@ -54,5 +54,5 @@ def test_no_route_lets_a_friend_have_or_change_what_is_somebody_elses(friends: S
         assert answer.status != 400 or method != "GET", (method, path)
     after = friends.get("/api/me", **hers).json()["keys"], friends.ctx.accounts.describe_all()
     assert [one["id"] for one in after[0]] == [one["id"] for one in before[0]]
-    assert [(row["id"], row["disabled"]) for row in after[1]] == [(row["id"], row["disabled"]) for row in before[1]]
+    assert [(row.id, row.disabled) for row in after[1]] == [(row.id, row.disabled) for row in before[1]]
     assert friends.get(f"/requests/req-{ada}-1", Accept="text/html", **hers).status == 200

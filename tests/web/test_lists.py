@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pool_server.accounts.describe import AccountRow
 from pool_server.users.models import SERVER
 from pool_server.web.base.listing import PER_PAGE, matches, page_of
 from tests.web.pool import ADMIN, friends_settings, open_context
@@ -110,7 +111,7 @@ def test_a_page_describes_the_accounts_it_shows_and_no_others(
     site, session = crowded
     described, some = list[str](), site.ctx.accounts.describe_some
 
-    def counted(ids: list[str]) -> list[dict[str, Any]]:
+    def counted(ids: list[str]) -> list[AccountRow]:
         described.extend(ids)
         return some(ids)
 

@@ -7,10 +7,12 @@ import sys
 from html import unescape
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from pool_server.accounts.credentials.scan import RejectedFile
 from pool_server.accounts.credentials.store import ReloadReport
+from pool_server.core.enums import Refusal
 from pool_server.language import lazy, lazy_of
 from pool_server.web.onboarding import snippets
 from tests.web.pool import CODE, FAKE_TOKEN, exchange, friends_settings
@@ -69,13 +71,12 @@ def test_the_accounts_page_says_whose_host_is_silent_and_who_is_just_back(
     local: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     accounts = local.ctx.accounts
-    listed = accounts.describe_all()
-    monkeypatch.setattr(accounts, "describe_some", lambda ids: [row for row in listed if row["id"] in ids])
-    for row in listed:
-        row["cooldown_until"], row["unreachable_until"], row["refusal"] = None, None, None
+    whole = {"cooldown_until": None, "unreachable_until": None, "refusal": None}
+    listed = [msgspec.structs.replace(row, **whole) for row in accounts.describe_all()]
+    monkeypatch.setattr(accounts, "describe_some", lambda ids: [row for row in listed if row.id in ids])
     assert not any(words in local.get("/accounts").text for words in ("its host is silent", "just back"))
-    listed[0]["unreachable_until"] = local.ctx.clock() + 30
-    listed[1]["refusal"] = "returning"
+    listed[0] = msgspec.structs.replace(listed[0], unreachable_until=local.ctx.clock() + 30)
+    listed[1] = msgspec.structs.replace(listed[1], refusal=Refusal.RETURNING)
     shown = local.get("/accounts").text
     assert shown.count("its host is silent, tried again") == 1
     assert shown.count("just back, takes a few requests at first") == 1

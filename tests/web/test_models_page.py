@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from pool_server.accounts.describe import StandingRow
 from pool_server.core.enums import Refusal
 from pool_server.core.settings import Models, PoolUsers, Settings
 from pool_server.dialects import ModelInfo
@@ -24,8 +25,8 @@ ALIASED = Settings(
 )
 
 
-def row(account: str, refusal: Refusal | None, until: float | None = None) -> dict[str, object]:
-    return {"account": account, "refusal": refusal and str(refusal), "until": until}
+def row(account: str, refusal: Refusal | None, until: float | None = None) -> StandingRow:
+    return StandingRow(account, refusal is None, refusal, until, None, {}, 100)
 
 
 def test_accounts_of_other_models_are_left_out() -> None:

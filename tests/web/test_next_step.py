@@ -7,20 +7,21 @@ from typing import Any
 
 import pytest
 
+from pool_server.accounts.describe import AccountRow, CooldownRow
 from pool_server.core.enums import AccountState, CredentialKind, FaultKind, Refusal
 from pool_server.texts import labels
-from pool_server.texts.next_step import SIGN_IN_WARNED_S, next_step
+from pool_server.web.admin.account_words import SIGN_IN_WARNED_S, next_step
+from tests.rows import account_row
 
 NOW = 1_760_000_000.0
 
 
-def row(state: AccountState, kind: CredentialKind = CredentialKind.OAUTH, **more: Any) -> dict[str, Any]:
-    return {"state": str(state), "kind": str(kind), "rests": [], "refusal": None, "unreachable_until": None,
-            "can_refresh": True, "sign_in_ends": None, **more}  # fmt: skip
+def row(state: AccountState, kind: CredentialKind = CredentialKind.OAUTH, **more: Any) -> AccountRow:
+    return account_row(state=state, kind=kind, **more)
 
 
-def rest(kind: FaultKind, scope: str = "") -> dict[str, Any]:
-    return {"kind": str(kind), "scope": scope, "until": NOW + 60}
+def rest(kind: FaultKind, scope: str = "") -> CooldownRow:
+    return CooldownRow(scope, kind, NOW + 60, NOW, 0, "", "", True, None)
 
 
 def whole(said: str) -> bool:
@@ -42,11 +43,11 @@ def test_each_cooldown_has_one_that_names_its_end() -> None:
 
 def test_one_that_is_ready_and_does_not_serve_has_one() -> None:
     for refusal in Refusal:
-        assert whole(next_step(row(AccountState.READY, refusal=str(refusal)), NOW, "16:20")), refusal
+        assert whole(next_step(row(AccountState.READY, refusal=refusal), NOW, "16:20")), refusal
     for refusal in Refusal:
-        told = next_step(row(AccountState.READY, refusal=str(refusal)), NOW, "16:20", owner=True)
+        told = next_step(row(AccountState.READY, refusal=refusal), NOW, "16:20", owner=True)
         assert whole(told) and "owner" not in told, refusal
-    expired = row(AccountState.READY, refusal="expired", can_refresh=False)
+    expired = row(AccountState.READY, refusal=Refusal.EXPIRED, can_refresh=False)
     assert next_step(expired, NOW) == "Sign in again."
 
 
@@ -71,8 +72,7 @@ def test_who_is_signed_out_is_told_what_brings_it_back(kind: CredentialKind, wor
 
 
 def test_an_owners_terms_are_told_as_a_sentence() -> None:
-    every: dict[str, Any] = {"share": {}, "hours": [], "until": None, "own_first": True}
-    assert labels.sharing(every) == ""
-    some = {**every, "share": {"5h": 60.0, "": 30.0}, "hours": ["22:00-07:00"]}
-    assert labels.sharing(some) == "gives 60 % of 5 hours, 30 % of each window, at 22:00-07:00"
-    assert labels.sharing({**every, "until": NOW, "own_first": False}).startswith("until 2025-10-09")
+    assert labels.sharing({}, [], None, own_first=True) == ""
+    some = labels.sharing({"5h": 60.0, "": 30.0}, ["22:00-07:00"], None, own_first=True)
+    assert some == "gives 60 % of 5 hours, 30 % of each window, at 22:00-07:00"
+    assert labels.sharing({}, [], NOW, own_first=False).startswith("until 2025-10-09")

@@ -56,7 +56,7 @@ def test_a_folder_that_cannot_be_read_and_a_refresh_that_was_refused(site: Site)
     ):
         page = boss.get("/accounts", Accept="text/html", **{"Accept-Language": language}).text
         assert page.count(trouble) == 2, "at its place and in the banner"
-    assert accounts.describe("claude:work")["message"] == str(lost)
+    assert accounts.describe("claude:work").message == str(lost)
     row = boss.get("/admin/accounts", **{"Accept": "application/json", "Accept-Language": "de"}).json()["accounts"][0]
     assert row["state"] == "needs_login" and "invalid_grant" in row["message"] and row["message"] != str(lost)
 

@@ -12,23 +12,25 @@ from pool_server.core.enums import CostBasis
 from pool_server.core.models import Usage
 from pool_server.ledger import Prices
 from pool_server.web.base.shared import price_notes
+from pool_server.web.base.shared.price_notes import PriceBasis
+from tests.rows import usage_sums
 from tests.web.pool import exchange
 from tests.web.site import Site
 
 PRICES = Prices()
 WRITTEN = 1_795_824_000.0  # 28 November 2026
-NOTHING = {"estimated": 0, "estimated_cost_usd": 0.0, "assumed": 0, "assumed_cost_usd": 0.0}
+NOTHING = PriceBasis(0, 0.0, 0, 0.0)
 
 
 def test_nothing_to_note_is_not_noted() -> None:
-    found = price_notes.notes(NOTHING, {"gpt-5": {"unpriced": 0}}, PRICES, WRITTEN)
+    found = price_notes.notes(NOTHING, {"gpt-5": usage_sums()}, PRICES, WRITTEN)
     assert (found.missing, found.more, found.sentences) == ((), 0, ())
 
 
 def test_models_without_a_price_are_named_with_lines_that_the_settings_take() -> None:
-    models = {f"house-{n:02}": {"unpriced": n} for n in range(11)} | {
-        'odd "name\\ü': {"unpriced": 99},
-        "": {"unpriced": 7},
+    models = {f"house-{n:02}": usage_sums(unpriced=n) for n in range(11)} | {
+        'odd "name\\ü': usage_sums(unpriced=99),
+        "": usage_sums(unpriced=7),
     }
     found = price_notes.notes(NOTHING, models, PRICES, WRITTEN)
     assert [one.model for one in found.missing[:2]] == ['odd "name\\ü', "house-10"] and found.more == 3
@@ -44,11 +46,11 @@ def test_an_old_table_is_told(days: int, told: bool) -> None:
 
 
 def test_estimates_and_assumed_prices_are_told_with_their_worth() -> None:
-    total = {"estimated": 1, "estimated_cost_usd": 1.5, "assumed": 2000, "assumed_cost_usd": 3.0}
+    total = PriceBasis(1, 1.5, 2000, 3.0)
     one, two = price_notes.notes(total, {}, PRICES, WRITTEN).sentences
     assert "1 request ($1.50" in one and "estimated" in one
     assert "$3.00" in two and "2,000 requests" in two
-    unpriced = price_notes.notes(total | {"estimated_cost_usd": 0.0, "assumed": 0}, {}, PRICES, WRITTEN)
+    unpriced = price_notes.notes(total._replace(estimated_cost_usd=0.0, assumed=0), {}, PRICES, WRITTEN)
     assert "$" not in unpriced.sentences[0]
 
 

@@ -10,13 +10,14 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
-from operator import add
+from operator import add, sub
 from typing import Any
 
 import msgspec
 
 from pool_server.core.enums import CostBasis, Outcome
 from pool_server.core.models import MoveCost, UsageRecord
+from pool_server.ledger.rollups.usage_sums import GroupSums, Percentiles, SharedAmount, TokenCounts, UsageSums
 
 NANO = 1_000_000_000
 STEPS = 4  # latency buckets an octave
@@ -39,6 +40,11 @@ ESTIMATED, ESTIMATED_NANO, ASSUMED, ASSUMED_NANO = "estimated", "estimated_nano"
 
 _APART = (_FAULT, _EXTRA)
 
+_Told = tuple[
+    int, int, int, int, int, int, float, int, int, int, int, int, int, int, int, int, int, float, int, float,
+    int, int, float, int, float | None, float | None, Percentiles | None, Percentiles | None,
+    dict[str, int], dict[str, int],
+]  # fmt: skip
 _Wire = tuple[
     int, int, int, int, int, int, int, int, int, int, int, int, int, int, int, int, int, int, int, msgspec.Raw
 ]
@@ -146,6 +152,13 @@ class Sums:
         _merge(both.spread, other.spread)
         return both
 
+    def less(self, part: Sums) -> Sums:
+        """What is left without `part`, which was counted here."""
+        rest = Sums.__new__(Sums)
+        rest.n = list(map(sub, self.n, part.n))
+        rest.spread = {key: left for key, n in self.spread.items() if (left := n - part.spread.get(key, 0))}
+        return rest
+
     @classmethod
     def together(cls, raws: Sequence[bytes], *, full: bool) -> Sums:
         """Encoded rows added up. Not `full`, their histograms are left out, which takes a fifth of the time."""
@@ -200,37 +213,33 @@ class Sums:
         n = self.n
         return n[3] + n[4] + n[5] + n[7]
 
-    def tokens(self) -> dict[str, int | float]:
+    def tokens(self) -> TokenCounts:
         """The shape in which every answer carries use: tokens, requests and dollars."""
         n = self.n
-        return {
-            "input": n[3], "cache_read": n[4], "cache_write": n[5], "output": n[7], "reasoning": n[8],
-            "requests": n[0], "cost_usd": n[10] / NANO,
-        }  # fmt: skip
+        return TokenCounts(n[3], n[4], n[5], n[7], n[8], n[0], n[10] / NANO)
 
-    def brief(self) -> dict[str, int | float]:
-        """Requests, tokens and dollars in one figure each."""
+    def brief(self) -> SharedAmount:
         n = self.n
-        return {"requests": n[0], "total_tokens": self.all_tokens, "cost_usd": n[10] / NANO, "unpriced": n[11]}
+        return SharedAmount(n[0], self.all_tokens, n[10] / NANO, n[11])
 
-    def describe(self) -> dict[str, Any]:
-        """`tokens()` and all else a page shows; times in milliseconds, shares 0 to 1, None = nothing to say."""
-        n = self.n
+    def describe(self) -> UsageSums:
+        """Everything a page shows."""
+        return UsageSums(*self._told())
+
+    def of_group(self, key: str) -> GroupSums:
+        return GroupSums(*self._told(), key)
+
+    def _told(self) -> _Told:
+        """The fields of `UsageSums`."""
+        n, extra = self.n, self.extra
         prompt = n[3] + n[4] + n[5]
-        return {
-            **self.tokens(),
-            "total_tokens": self.all_tokens,
-            "failures": n[1], "partial": n[2], "cache_write_1h": n[6], "web_searches": n[9], "unpriced": n[11],
-            "attempts": n[12], "request_bytes": n[17], "response_bytes": n[18],
-            "estimated": self.extra(ESTIMATED), "estimated_cost_usd": self.extra(ESTIMATED_NANO) / NANO,
-            "assumed": self.extra(ASSUMED), "assumed_cost_usd": self.extra(ASSUMED_NANO) / NANO,
-            "moves": self.extra(MOVES), "move_tokens": self.extra(MOVE_TOKENS),
-            "move_cost_usd": self.extra(MOVE_NANO) / NANO, "moves_unpriced": self.extra(MOVES_UNPRICED),
-            "cache_share": n[4] / prompt if prompt else None,
-            "error_share": n[1] / n[0] if n[0] else None,
-            "first_byte_ms": percentiles(self.first), "total_ms": percentiles(self.total),
-            "outcomes": self.outcomes, "faults": self.faults,
-        }  # fmt: skip
+        return (
+            n[3], n[4], n[5], n[7], n[8], n[0], n[10] / NANO, n[11], self.all_tokens, n[1], n[2], n[6], n[9], n[12],
+            n[17], n[18], extra(ESTIMATED), extra(ESTIMATED_NANO) / NANO, extra(ASSUMED), extra(ASSUMED_NANO) / NANO,
+            extra(MOVES), extra(MOVE_TOKENS), extra(MOVE_NANO) / NANO, extra(MOVES_UNPRICED),
+            n[4] / prompt if prompt else None, n[1] / n[0] if n[0] else None,
+            percentiles(self.first), percentiles(self.total), self.outcomes, self.faults,
+        )  # fmt: skip
 
 
 def wire(counts: Sequence[int], parts: Sequence[bytes]) -> bytes:
@@ -270,12 +279,17 @@ def bucket_edges(bucket: int) -> tuple[float, float]:
     return (0.0, 1.0) if bucket <= 0 else (2 ** ((bucket - 1) / STEPS), 2 ** (bucket / STEPS))
 
 
-def percentiles(spread: Mapping[int, int], points: tuple[int, ...] = (50, 90, 95, 99)) -> dict[str, float] | None:
-    """{"p50": ms, …} read from a histogram; None when it is empty."""
-    count = sum(spread.values())
-    if not count:
+def percentiles(spread: Mapping[int, int]) -> Percentiles | None:
+    """Read from a histogram; None when it is empty."""
+    if not spread:
         return None
-    return {f"p{point}": _quantile(spread, count * point / 100) for point in points}
+    return Percentiles(*(percentile(spread, point) or 0.0 for point in (50, 90, 95, 99)))
+
+
+def percentile(spread: Mapping[int, int], point: int) -> float | None:
+    """Milliseconds that `point` percent of a histogram stayed within; None when it is empty."""
+    count = sum(spread.values())
+    return _quantile(spread, count * point / 100) if count else None
 
 
 def _quantile(spread: Mapping[int, int], rank: float) -> float:

@@ -10,10 +10,11 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from pool_server.accounts import Accounts, RefreshError
-from pool_server.core.enums import AccountState, Provider
+from pool_server.accounts.describe import AccountRow, RejectedFileRow, RemovedAccount
+from pool_server.core.enums import AccountState, CredentialKind, Provider
 from pool_server.language import gettext as _
 from pool_server.language import localized, marked, ngettext
-from pool_server.ledger import Filters, SharedUses
+from pool_server.ledger import AccountUsage, Filters, SharedAmount, SharedUse, SharedUses, UsageSums
 from pool_server.texts import labels
 from pool_server.users import RefusedError
 from pool_server.web.admin.account_changes import NewAccounts
@@ -24,9 +25,7 @@ from pool_server.web.base.page import PageHandler
 from pool_server.web.base.shared import query_params as asking
 
 USAGE_S = 7 * 86_400.0
-TOKENS = ("input", "cache_read", "cache_write", "output", "reasoning")
-NO_USAGE = {**dict.fromkeys(TOKENS, 0), "requests": 0, "unpriced": 0, "cost_usd": 0.0}
-NO_USE_TODAY = {"total_tokens": 0}
+NO_USAGE = AccountUsage(0, 0, 0, 0, 0, 0, 0.0, 0)
 MOST = 20_000
 FEW = 64  # accounts
 AT_ONCE = 50  # accounts described between two turns of the event loop
@@ -46,55 +45,75 @@ DONE = {
 NAMED = 5  # names that a sentence lists
 
 
+class ListedAccount(AccountRow, frozen=True):
+    """With what it was used for in seven days; of an owner's account also what it gave, and what its owner took."""
+
+    usage: AccountUsage
+    gave: SharedAmount | None
+    took: SharedAmount | None
+
+    @classmethod
+    def of(cls, row: AccountRow, usage: AccountUsage, shared: SharedUse | None) -> ListedAccount:
+        gave, took = (None, None) if shared is None else shared.brief()[:2]
+        return cls(**msgspec.structs.asdict(row), usage=usage, gave=gave, took=took)
+
+
+class AccountsAnswer(msgspec.Struct):
+    """`next` goes on after this page."""
+
+    accounts: list[ListedAccount]
+    rejected: list[RejectedFileRow]
+    removed: list[RemovedAccount]
+    next: str | None = None
+
+
 class Priority(msgspec.Struct, forbid_unknown_fields=True):
     """Lower goes first; 100 is the ordinary one."""
 
     priority: int
 
 
-async def rows(ctx: WebContext, ids: Sequence[str]) -> list[dict[str, Any]]:
+async def rows(ctx: WebContext, ids: Sequence[str]) -> list[ListedAccount]:
     """These accounts as the accounts' room describes them, with `usage` of the last seven days; of an owner's account
     also what it `gave` to others in that time, and what its owner `took` of accounts that are not theirs."""
     now, owners = ctx.clock(), dict(ctx.accounts.owned(tuple(Provider)))
     wanted = set(ids)
 
-    def read() -> tuple[dict[str, dict[str, Any]], SharedUses | None]:
+    def read() -> tuple[dict[str, UsageSums], SharedUses | None]:
         used = _used(ctx, wanted, now - USAGE_S, now + 1)
         shared = owners.keys() & wanted and ctx.ledger.queries.shared_use(now - USAGE_S, now + 1, owners)
-        return {one: {name: row[name] for name in NO_USAGE} for one, row in used.items()}, shared or None
+        return used, shared or None
 
     used, shared = await asyncio.to_thread(read)
-    told: list[dict[str, Any]] = []
+    told: list[ListedAccount] = []
     for at in range(0, len(ids), AT_ONCE):
         for row in ctx.accounts.describe_some(ids[at : at + AT_ONCE]):
-            told.append({**row, "usage": used.get(row["id"], NO_USAGE), "gave": None, "took": None})
-            if shared is not None and row["id"] in owners:
-                both = shared.account(row["id"]).describe()
-                told[-1] |= {"gave": both["gave"], "took": both["took"]}
+            both = shared.account(row.id) if shared is not None and row.id in owners else None
+            told.append(ListedAccount.of(row, usage_of(used.get(row.id)), both))
         await asyncio.sleep(0)
     return told
 
 
-async def shown(ctx: WebContext, ids: Sequence[str], zone: tzinfo) -> list[dict[str, Any]]:
-    """A page's accounts, with `usage` of the last seven days and the tokens of `today` (since midnight of that
-    zone)."""
+def usage_of(sums: UsageSums | None) -> AccountUsage:
+    """The part that the list tells."""
+    return NO_USAGE if sums is None else AccountUsage(*(getattr(sums, one) for one in AccountUsage.__struct_fields__))
+
+
+async def used(ctx: WebContext, ids: Sequence[str], zone: tzinfo) -> tuple[dict[str, UsageSums], dict[str, UsageSums]]:
+    """What a page's accounts were used for in the last seven days, and today (since midnight of that zone)."""
     now, wanted = ctx.clock(), set(ids)
     midnight = datetime.fromtimestamp(now, zone).replace(hour=0, minute=0, second=0, microsecond=0).timestamp()
-    week, today = await asyncio.to_thread(
+    return await asyncio.to_thread(
         lambda: (_used(ctx, wanted, now - USAGE_S, now + 1), _used(ctx, wanted, midnight, now + 1))
     )
-    return [
-        {**row, "usage": week.get(row["id"], NO_USAGE), "today": today.get(row["id"], NO_USE_TODAY)["total_tokens"]}
-        for row in ctx.accounts.describe_some(ids)
-    ]
 
 
-def _used(ctx: WebContext, wanted: Collection[str], frm: float, to: float) -> dict[str, dict[str, Any]]:
+def _used(ctx: WebContext, wanted: Collection[str], frm: float, to: float) -> dict[str, UsageSums]:
     """What these accounts were used for: a few are asked for one by one, many in one walk over all."""
     queries = ctx.ledger.queries
     if len(wanted) <= FEW:
         return {one: queries.total(frm, to, Filters(account=one)).describe() for one in wanted}
-    return {row["key"]: row for row in queries.top("account", frm, to, limit=MOST, timed=False)}
+    return {row.key: row for row in queries.top("account", frm, to, limit=MOST, timed=False)}
 
 
 class AccountList(NewAccounts, access=Access.ADMIN):
@@ -279,16 +298,16 @@ class SeveralAccountsPage(PageHandler, access=Access.ADMIN):
         """What is searched for, and what is ticked, by vendor and name."""
         found = []
         for row in self.ctx.accounts.brief_all():
-            provider, state = Provider(row["provider"]), AccountState(row["state"])
-            plan = _(", API key") if row["kind"] == "api_key" else f" {(row['plan'] or '').replace('_', ' ')}"
+            provider, state = row.provider, row.state
+            plan = _(", API key") if row.kind is CredentialKind.API_KEY else f" {(row.plan or '').replace('_', ' ')}"
             told = labels.PROVIDERS[provider] + plan.rstrip()
-            owner = self._name(row["owner"]) if row["owner"] else ""
-            searched = (row["id"], row["label"], told, owner)
+            owner = self._name(row.owner) if row.owner else ""
+            searched = (row.id, row.label, told, owner)
             same = chosen["state"] in ("", state) and chosen["provider"] in ("", provider)
-            if row["id"] in ticked or (same and matches(searched, chosen["q"])):
-                name = labels.account_name(row["id"])
+            if row.id in ticked or (same and matches(searched, chosen["q"])):
+                name = labels.account_name(row.id)
                 words, tone = labels.STATES[state], labels.TONES[state]
-                found.append(PickedAccount(row["id"], name, provider, told, owner, words, tone))
+                found.append(PickedAccount(row.id, name, provider, told, owner, words, tone))
         return sorted(found, key=lambda row: (row.provider, row.id))[:MOST_PICKED]
 
     def _name(self, user: str) -> str:

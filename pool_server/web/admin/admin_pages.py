@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import tzinfo
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 from urllib.parse import urlencode
 
 import msgspec
 
-from pool_server.core.enums import AccountState, Provider
+from pool_server.accounts.describe import AccountBrief, AccountRow
+from pool_server.core.enums import AccountState
 from pool_server.core.settings import COUNTED_LIMITS
 from pool_server.language import gettext as _
 from pool_server.language import localized, marked
-from pool_server.ledger import Filters
+from pool_server.ledger import AccountUsage, Filters, UsageSums
 from pool_server.texts import format, labels
-from pool_server.texts.next_step import next_step
 from pool_server.users import RefusedError
-from pool_server.web.admin import accounts, ledger_replay, people, score
+from pool_server.web.admin import account_words, accounts, ledger_replay, people
 from pool_server.web.base.handler import Access, ProblemError
 from pool_server.web.base.listing import matches, page_of
 from pool_server.web.base.page import PageHandler
@@ -38,44 +38,58 @@ class AccountsPage(PageHandler, access=Access.ADMIN):
     """A slim row an account, those that need attention first; `?q=&state=&provider=&page=`, and `?id=` opens one."""
 
     async def get(self) -> None:
-        now, zone, ctx = self.ctx.clock(), format.zone(self.viewer_zone()), self.ctx
+        zone, ctx = format.zone(self.viewer_zone()), self.ctx
         chosen = {name: asking.text(self, name) for name in ("q", "state", "provider", "page", "id")}
         briefs, removed = ctx.accounts.brief_all(), ctx.accounts.removed()
         added, undo = asking.text(self, "added"), asking.text(self, "removed")
-        names = {owner: self._name(owner) for owner in {row["owner"] for row in briefs} if owner}
+        names = {owner: self._name(owner) for owner in {row.owner for row in briefs} if owner}
         listing = page_of(
-            ({**row, **_listed(row), "owner_name": names.get(row["owner"], "")} for row in briefs),
+            (ListedRow.of(row, names.get(row.owner, "")) for row in briefs),
             chosen,
             path="/accounts",
-            keep=lambda row: _wanted(row, chosen),
-            key=lambda row: (ORDER[row["tone"]], row["provider"], row["priority"], row["id"]),
+            keep=lambda row: row.wanted(chosen),
+            key=lambda row: (ORDER[row.tone], row.brief.provider, row.brief.priority, row.brief.id),
         )
-        found = await accounts.shown(ctx, [row["id"] for row in listing.rows], zone)
-        shown = [{**row, **_listed(row), **_shown(row, now, zone), **self._people(row)} for row in found]
+        ids = [row.brief.id for row in listing.rows]
+        week, today = await accounts.used(ctx, ids, zone)
+        shown = [self._shown(row, week.get(row.id), today.get(row.id)) for row in ctx.accounts.describe_some(ids)]
         self.page(
             "accounts.html",
             title="Accounts",
-            listing=listing._replace(rows=shown),
-            ready=sum(row["state"] == AccountState.READY for row in briefs),
+            listing=listing,
+            shown=shown,
+            ready=sum(row.state is AccountState.READY for row in briefs),
             chosen=chosen,
             inline=len(shown) <= INLINE,
             grouped=listing.found > UNGROUPED,
             states=[(one.value, labels.STATES[one]) for one in AccountState],
-            providers=[(one, labels.PROVIDERS[one]) for one in sorted({Provider(row["provider"]) for row in briefs})],
+            providers=[(one, labels.PROVIDERS[one]) for one in sorted({row.provider for row in briefs})],
             rejected=ctx.accounts.rejected(),
             trouble={name: localized(why) for name, why in ctx.accounts.folder_trouble().items()},
-            locked=[row["id"] for row in briefs if row["locked"]],
-            added=next((row for row in briefs if row["id"] == added), None),
+            locked=[row.id for row in briefs if row.locked],
+            added=next((row for row in briefs if row.id == added), None),
             undo=undo if undo in {row["account"] for row in removed} else "",
             removed=removed,
             several=f"/admin/several-accounts?{urlencode({name: chosen[name] for name in ('q', 'state', 'provider')})}",
         )
 
-    def _people(self, row: dict[str, Any]) -> dict[str, Any]:
-        """The names of an account's owner and of those it is shared with."""
-        names = {one: self._name(one) for one in (row["owner"], *(row["people"] or ())) if one}
-        shared = [names[one] for one in row["people"] or ()]
-        return {"owner_name": names.get(row["owner"], ""), "people_names": shared}
+    def _shown(self, row: AccountRow, week: UsageSums | None, today: UsageSums | None) -> ShownAccount:
+        now, zone = self.ctx.clock(), format.zone(self.viewer_zone())
+        gauges = [headroom.gauge(window, now) for window in row.windows]
+        return ShownAccount(
+            row=row,
+            listed=ListedRow.of(row, self._name(row.owner) if row.owner else ""),
+            people_names=[self._name(one) for one in row.people or ()],
+            week=accounts.usage_of(week),
+            about=week is not None and week.about,
+            today=0 if today is None else today.total_tokens,
+            words=labels.STATES[row.state],
+            gauges=gauges,
+            slim=headroom.slim(gauges),
+            why=account_words.standing(row, format.clock(row.until, now, zone) if row.until else ""),
+            next_step=account_words.next_step(row, now),  # "why" has said when it is back
+            score_terms=account_words.terms(row, now),
+        )
 
     def _name(self, user: str) -> str:
         try:
@@ -84,34 +98,48 @@ class AccountsPage(PageHandler, access=Access.ADMIN):
             return user
 
 
-def _wanted(row: dict[str, Any], chosen: dict[str, str]) -> bool:
-    if chosen["id"]:
-        return bool(row["id"] == chosen["id"])
-    same = all(chosen[name] in ("", row[name]) for name in ("state", "provider"))
-    return same and matches(
-        (row.get(name) for name in ("id", "label", "owner", "owner_name", "plan", "provider_name")), chosen["q"]
-    )
-
-
-def _listed(row: dict[str, Any]) -> dict[str, Any]:
+class ListedRow(NamedTuple):
     """What the list is searched, sorted and grouped by."""
-    tone, provider = labels.TONES[AccountState(row["state"])], labels.PROVIDERS[Provider(row["provider"])]
-    group = {"good": provider, "quiet": _("Off")}.get(tone, _("Not taking requests"))
-    return {"tone": tone, "provider_name": provider, "group": group}
+
+    brief: AccountBrief
+    tone: str
+    provider_name: str
+    group: str
+    owner_name: str
+
+    @classmethod
+    def of(cls, row: AccountBrief, owner_name: str) -> ListedRow:
+        tone, provider = labels.TONES[row.state], labels.PROVIDERS[row.provider]
+        group = {"good": provider, "quiet": _("Off")}.get(tone, _("Not taking requests"))
+        return cls(row, tone, provider, group, owner_name)
+
+    def wanted(self, chosen: Mapping[str, str]) -> bool:
+        """Whether the address asks for it."""
+        row = self.brief
+        if chosen["id"]:
+            return row.id == chosen["id"]
+        same = chosen["state"] in ("", row.state) and chosen["provider"] in ("", row.provider)
+        return same and matches(
+            (row.id, row.label, row.owner, self.owner_name, row.plan, self.provider_name), chosen["q"]
+        )
 
 
-def _shown(row: dict[str, Any], now: float, zone: tzinfo) -> dict[str, Any]:
-    """What the page adds to a row of `Accounts.describe()`: words, bars and the score in sentences."""
-    back = format.clock(row["until"], now, zone) if row.get("until") else ""
-    gauges = [headroom.gauge(window, now) for window in row["windows"]]
-    return {
-        "words": labels.STATES[AccountState(row["state"])],
-        "gauges": gauges,
-        "slim": headroom.slim(gauges),
-        "why": score.standing(row, back),
-        "next_step": next_step(row, now),  # "why" has said when it is back
-        "score_terms": score.terms(row, now),
-    }
+class ShownAccount(NamedTuple):
+    """A row of the page: words, bars and the score in sentences. `week`: its use of seven days, `about` whether that
+    rests on estimates; `today`: the tokens since midnight."""
+
+    row: AccountRow
+    listed: ListedRow
+    people_names: list[str]
+    week: AccountUsage
+    about: bool
+    today: int
+    words: str
+    gauges: list[headroom.Gauge]
+    slim: list[headroom.Gauge]
+    why: str
+    next_step: str
+    score_terms: tuple[account_words.Term, ...]
 
 
 SORTS = {
@@ -136,10 +164,10 @@ class PeoplePage(PageHandler, access=Access.ADMIN):
         everybody, _next = users.people.list_users(limit=EVERYBODY)
         ledger = self.ctx.ledger
         week = await ledger.ask(ledger.queries.top, "user", now - 7 * DAY, now + 1, limit=EVERYBODY, timed=False)
-        used = {row["key"]: row for row in week}
+        used = {row.key: row for row in week}
         for row in everybody:
             row["week"] = used.get(row["id"])
-            row["tokens"] = row["week"]["total_tokens"] if row["week"] else 0
+            row["tokens"] = row["week"].total_tokens if row["week"] else 0
         listing = page_of(
             everybody,
             chosen,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from pool_server.accounts import SelectionRequest
+from pool_server.accounts.describe import StandingRow
 from pool_server.core.enums import Dialect, Operation, Provider, Refusal
 from pool_server.language import gettext as _
-from pool_server.ledger import Prices
+from pool_server.ledger import Prices, UsageSums
 from pool_server.texts import format, labels
 from pool_server.texts.labels import provider_name
 from pool_server.web.base.handler import Access
@@ -59,16 +59,16 @@ def request(model: str, provider: str) -> SelectionRequest:
     return SelectionRequest(tuple(Provider), operation, dialect, model, "")
 
 
-def servers(explained: list[dict[str, Any]], now: float) -> list[ModelServer]:
+def servers(explained: list[StandingRow], now: float) -> list[ModelServer]:
     """Rows of `Accounts.explain` of the accounts that have the model, those that would serve it first."""
     found = []
     for row in explained:
-        refusal = row["refusal"]
+        refusal = row.refusal
         if refusal in UNFIT:
             continue
-        back = _(", back {until}", until=format.within(row["until"], now)) if refusal and row.get("until") else ""
-        words = f"{labels.REFUSALS[Refusal(refusal)]}{back}" if refusal else _("would serve it now")
-        found.append(ModelServer(row["account"], words, "warn" if refusal else "good"))
+        back = _(", back {until}", until=format.within(row.until, now)) if refusal and row.until else ""
+        words = f"{labels.REFUSALS[refusal]}{back}" if refusal else _("would serve it now")
+        found.append(ModelServer(row.account, words, "warn" if refusal else "good"))
     return found
 
 
@@ -80,7 +80,7 @@ class ListedModel(NamedTuple):
     provider_name: str
     price: str
     context: int
-    week: Mapping[str, Any] | None
+    week: UsageSums | None
     aliases: list[str]
     fallbacks: list[str]
 
@@ -93,7 +93,7 @@ class ModelsPage(PageHandler, access=Access.ADMIN):
         chosen = {name: asking.text(self, name) for name in ("q", "page", "id")}
         served = await ctx.models()
         used = await asyncio.to_thread(ctx.ledger.queries.top, "model", now - 7 * DAY, now + 1, limit=MOST, timed=False)
-        weeks = {row["key"]: row for row in used}
+        weeks = {row.key: row for row in used}
         settings, prices = ctx.settings.models, ctx.ledger.prices
         rows = [
             ListedModel(
@@ -115,7 +115,7 @@ class ModelsPage(PageHandler, access=Access.ADMIN):
             keep=lambda row: (
                 row.id == chosen["id"] if chosen["id"] else matches((row.id, row.provider_name), chosen["q"])
             ),
-            key=lambda row: (-(row.week or {}).get("total_tokens", 0), row.provider, row.id),
+            key=lambda row: (-(row.week.total_tokens if row.week else 0), row.provider, row.id),
         )
         opened = next((row for row in listing.rows if row.id == chosen["id"]), None)
         self.page(

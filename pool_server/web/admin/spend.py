@@ -24,7 +24,7 @@ class AccountSpend(PageHandler, access=Access.ADMIN):
         accounts = self.ctx.accounts
         if not accounts.knows(account):
             raise ProblemError(404, "not_found", _("there is no account {account}", account=account))
-        if not accounts.describe(account)["admin_key"]:
+        if not accounts.describe(account).admin_key:
             raise ProblemError(
                 409, "no_admin_key", _("{account} has no admin key: set one among its options", account=account)
             )
@@ -39,9 +39,9 @@ class AccountSpend(PageHandler, access=Access.ADMIN):
         total = await asyncio.to_thread(self.ctx.ledger.queries.total, frm, to, Filters(account=account))
         ours = total.describe()
         told = {
-            "from": frm, "to": to, "vendor_usd": round(theirs.usd, 4), "pool_usd": round(ours["cost_usd"], 4),
-            "difference_usd": None if theirs.gaps else round(theirs.usd - ours["cost_usd"], 4),
-            "partial": [localized(one) for one in theirs.gaps], "unpriced": ours["unpriced"],
+            "from": frm, "to": to, "vendor_usd": round(theirs.usd, 4), "pool_usd": round(ours.cost_usd, 4),
+            "difference_usd": None if theirs.gaps else round(theirs.usd - ours.cost_usd, 4),
+            "partial": [localized(one) for one in theirs.gaps], "unpriced": ours.unpriced,
         }  # fmt: skip
         if self.wants_page:
             self.page("spend.html", title="Spend", account=account, days=days, told=told)

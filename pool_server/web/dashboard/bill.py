@@ -6,13 +6,14 @@ import asyncio
 import csv
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 import msgspec
 
+from pool_server.accounts.describe import AccountBrief
 from pool_server.core.enums import CredentialKind
 from pool_server.language import gettext as _
 from pool_server.language import marked
@@ -49,10 +50,8 @@ def month(said: str, now: float, place: ZoneInfo) -> BilledMonth:
     return BilledMonth(name, heads[1].timestamp(), heads[2].timestamp(), f"{heads[0]:%Y-%m}", f"{heads[2]:%Y-%m}")
 
 
-def bills(
-    ctx: WebContext, rows: Sequence[Mapping[str, Any]], asked: BilledMonth
-) -> tuple[list[AccountBill], list[str]]:
-    """The bill of every account that is here (`rows` are brief ones), and the subscriptions whose price nobody told.
+def bills(ctx: WebContext, rows: Sequence[AccountBrief], asked: BilledMonth) -> tuple[list[AccountBill], list[str]]:
+    """The bill of every account that is here, and the subscriptions whose price nobody told.
     Reads weeks: for a thread."""
     queries, prices = ctx.ledger.queries, ctx.ledger.prices
     end = min(asked.to, ctx.clock() + 1)
@@ -60,9 +59,9 @@ def bills(
     seen = queries.window_history(asked.frm, end) if end > asked.frm else {}
     found, unknown = [], []
     for row in rows:
-        account, mine = row["id"], used.get(row["id"], [])
-        price = prices.subscription(account, row["plan"])
-        if row["kind"] == CredentialKind.API_KEY and price is None:
+        account, mine = row.id, used.get(row.id, [])
+        price = prices.subscription(account, row.plan or "")
+        if row.kind is CredentialKind.API_KEY and price is None:
             bill = by_use(account, mine)
             found += [bill] if bill.price_usd or bill.unpriced else []
         elif price is None:

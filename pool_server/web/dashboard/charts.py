@@ -13,7 +13,7 @@ import msgspec
 
 from pool_server.language import Words
 from pool_server.language import gettext as _
-from pool_server.ledger import SeriesLine, UsageSeries
+from pool_server.ledger import Percentiles, SeriesLine, UsageSeries
 from pool_server.texts import format
 from pool_server.web.base.shared.names import Names, colours
 
@@ -224,20 +224,20 @@ def cache(chart: UsageSeries, share: float | None, where: tzinfo) -> Chart:
     return Chart("cache", _("Cache reads"), sentence, _("percent of input tokens"), "percent", False, axis, (line,))
 
 
-def latency(ident: str, half: UsageSeries, most: UsageSeries, spread: dict[str, float] | None, where: tzinfo) -> Chart:
+def latency(ident: str, half: UsageSeries, most: UsageSeries, spread: Percentiles | None, where: tzinfo) -> Chart:
     """How long until the first byte ("first_byte"), or until the answer was complete ("total")."""
     first = ident == "first_byte"
     sentence = _("No answer in this range, so there is nothing to time.")
     if spread:
-        p50, p95 = format.took(spread["p50"]), format.took(spread["p95"])
+        p50, p95 = format.took(spread.p50), format.took(spread.p95)
         sentence = (
             _("Half of all answers began within {p50}, 95 of 100 within {p95}.", p50=p50, p95=p95)
             if first
             else _("Half of all answers were complete within {p50}, 95 of 100 within {p95}.", p50=p50, p95=p95)
         )
     lines = (
-        ChartLine("p50", "p50", "line-0", _only(half), SHORT["ms"](spread["p50"] if spread else None)),
-        ChartLine("p95", "p95", "band", _only(most), SHORT["ms"](spread["p95"] if spread else None)),
+        ChartLine("p50", "p50", "line-0", _only(half), SHORT["ms"](spread.p50 if spread else None)),
+        ChartLine("p95", "p95", "band", _only(most), SHORT["ms"](spread.p95 if spread else None)),
     )
     title = _("Until the first byte") if first else _("Until the answer was complete")
     return Chart(ident, title, sentence, _("milliseconds"), "ms", False, points(half, where), lines)

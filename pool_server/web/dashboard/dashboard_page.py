@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from datetime import datetime
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
 
+from pool_server.accounts.describe import AccountBrief
 from pool_server.core.enums import AccountState
 from pool_server.language import Words
-from pool_server.ledger import LABEL_RANGE_S, LABELS, Field, Ledger, Metric, UsageSeries
+from pool_server.ledger import (
+    LABEL_RANGE_S,
+    LABELS,
+    AccountUser,
+    AccountValue,
+    Field,
+    GroupSums,
+    Ledger,
+    Metric,
+    UsageSeries,
+    UsageSummary,
+    UsageSums,
+    WeekHours,
+)
 from pool_server.texts import labels
 from pool_server.texts.labels import account_name
 from pool_server.users import FLOOR_COST
@@ -24,6 +38,7 @@ from pool_server.web.base.shared.query_params import UsageQuery, Viewer
 from pool_server.web.dashboard import charts as charts
 from pool_server.web.dashboard import overview as first
 from pool_server.web.dashboard import period_before, tables
+from pool_server.web.dashboard.overview import EarlierSums
 
 FILTERS = ("user", "provider", "model", "account")
 KEPT = ("range", "from", "to", "by", "metric", "compare", "tz", *FILTERS)
@@ -38,19 +53,19 @@ class Gathered(NamedTuple):
     """Everything the page reads of the ledger, raw."""
 
     today: list[first.Compared]
-    hours: dict[str, dict[str, Any]]
-    summary: dict[str, Any]
-    before: dict[str, float]
+    hours: dict[str, GroupSums]
+    summary: UsageSummary
+    before: EarlierSums
     use: UsageSeries
     used_before: UsageSeries | None
     cache: UsageSeries
     times: dict[str, UsageSeries]
-    heat: dict[str, Any]
-    people: list[dict[str, Any]]
-    models: list[dict[str, Any]]
-    accounts: list[dict[str, Any]]
-    matrix: list[dict[str, Any]]
-    values: list[dict[str, Any]]
+    heat: WeekHours
+    people: list[GroupSums]
+    models: list[GroupSums]
+    accounts: list[GroupSums]
+    matrix: list[AccountUser]
+    values: list[AccountValue]
 
 
 def gather(
@@ -113,7 +128,7 @@ class RangeValues(NamedTuple):
 
     mine: bool
     singles: bool
-    total: Mapping[str, Any]
+    total: UsageSums
     notes: price_notes.PriceNotes
     price_lines: bool
     differences: dict[str, str]
@@ -155,10 +170,10 @@ class AnalyticsPage(PageHandler, access=Access.FRIEND):
         now, ctx = self.ctx.clock(), self.ctx
         accounts = ctx.accounts.brief_all() if who.admin else []
         shown = ctx.accounts.describe_some(tables.first_accounts(accounts, SHOWN_ACCOUNTS))
-        plans = {row["id"]: row["plan"] for row in shown if row["plan"]}
+        plans = {row.id: row.plan for row in shown if row.plan}
         told = await headline.foretold(ctx, now)
         try:
-            listed = {row["id"] for row in shown}
+            listed = {row.id for row in shown}
             found = await asyncio.to_thread(
                 gather, ctx.ledger, who, ask, field, metric, plans, now, listed=listed, compared=compared
             )
@@ -199,7 +214,7 @@ class AnalyticsPage(PageHandler, access=Access.FRIEND):
         ask: UsageQuery,
         told: Any,
         providers: list[headroom.ProviderRow],
-        accounts: list[dict[str, Any]],
+        accounts: list[AccountBrief],
         found: Gathered,
         now: float,
     ) -> NowValues:
@@ -212,13 +227,13 @@ class AnalyticsPage(PageHandler, access=Access.FRIEND):
             found.today,
         )
 
-    def _hands(self, accounts: list[dict[str, Any]], now: float) -> list[first.AttentionItem]:
+    def _hands(self, accounts: list[AccountBrief], now: float) -> list[first.AttentionItem]:
         """What the operator has to do, and what is wrong beside it."""
         wrong = [first.AttentionItem("warn", words, "") for words in banner.others(self.ctx)]
         return first.hands(accounts, self.ctx.accounts.rejected(), now) + wrong
 
     def _range(self, who: Viewer, ask: UsageQuery, field: str | None, found: Gathered, names: Names) -> RangeValues:
-        total, where = found.summary["total"], ZoneInfo(ask.zone)
+        total, where = found.summary.total, ZoneInfo(ask.zone)
         began = charts.begins(found.use)
         first_shown = began if found.use.step == found.cache.step else 0
         times = {name: charts.cut(chart, first_shown) for name, chart in found.times.items()}
@@ -229,7 +244,9 @@ class AnalyticsPage(PageHandler, access=Access.FRIEND):
             mine=mine,
             singles=who.admin or mine,
             total=total,
-            notes=price_notes.notes(total, found.summary["models"], self.ctx.ledger.prices, self.ctx.clock()),
+            notes=price_notes.notes(
+                price_notes.PriceBasis.of(total), found.summary.models, self.ctx.ledger.prices, self.ctx.clock()
+            ),
             price_lines=who.admin,
             differences=period_before.differences(total, found.before),
             before=period_before.BEFORE[ask.span],
@@ -243,11 +260,11 @@ class AnalyticsPage(PageHandler, access=Access.FRIEND):
                 before=earlier,
             ),
             small=(
-                charts.cache(charts.cut(found.cache, first_shown), total["cache_share"], where),
+                charts.cache(charts.cut(found.cache, first_shown), total.cache_share, where),
                 charts.latency(
-                    "first_byte", times["first_byte_p50"], times["first_byte_p95"], total["first_byte_ms"], where
+                    "first_byte", times["first_byte_p50"], times["first_byte_p95"], total.first_byte_ms, where
                 ),
-                charts.latency("total", times["total_p50"], times["total_p95"], total["total_ms"], where),
+                charts.latency("total", times["total_p50"], times["total_p95"], total.total_ms, where),
             ),
             causes=causes,
             faults=tables.faults(total),
@@ -274,10 +291,10 @@ class AnalyticsPage(PageHandler, access=Access.FRIEND):
             chosen,
             dates,
             {
-                "user": _choices([row["key"] for row in found.people if row["key"]], picked.user, names.user),
+                "user": _choices([row.key for row in found.people if row.key], picked.user, names.user),
                 "provider": [(one.value, labels.PROVIDERS[one]) for one in self.ctx.accounts.offered()],
-                "model": _choices([row["key"] for row in found.models if row["key"]], picked.model, str),
-                "account": _choices([row["key"] for row in found.accounts if row["key"]], picked.account, str),
+                "model": _choices([row.key for row in found.models if row.key], picked.model, str),
+                "account": _choices([row.key for row in found.accounts if row.key], picked.account, str),
             },
         )
 

@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
 
+from pool_server.accounts.describe import AccountBrief
 from pool_server.core.enums import AccountState
 from pool_server.language import Words, ngettext
 from pool_server.language import gettext as _
-from pool_server.ledger import Confidence, Filters, Ledger
+from pool_server.ledger import Confidence, Filters, GroupSums, Ledger, UsageSums
 from pool_server.texts import format, labels
 from pool_server.texts.labels import account_name
 from pool_server.web.base.shared import headroom
@@ -44,7 +45,7 @@ class HeadroomLine(NamedTuple):
     lasts: str
     note: str
     tone: str
-    hour: Mapping[str, Any]
+    hour: UsageSums | None
 
 
 class Compared(NamedTuple):
@@ -78,14 +79,14 @@ class AttentionItem(NamedTuple):
 def rooms(
     rows: Sequence[headroom.ProviderRow],
     foretold: Mapping[str, Any],
-    hours: Mapping[str, Mapping[str, Any]],
+    hours: Mapping[str, GroupSums],
     now: float,
 ) -> list[HeadroomLine]:
     """Every provider with its room as time. `hours`: provider → sums of the last hour."""
     found = []
     for row in rows:
         lasts, note, tone = _lasts(row, foretold.get(row.provider), now)
-        found.append(HeadroomLine(row, lasts, note, tone, hours.get(row.provider, {})))
+        found.append(HeadroomLine(row, lasts, note, tone, hours.get(row.provider)))
     return found
 
 
@@ -137,18 +138,15 @@ def shared_resets(rows: Sequence[headroom.ProviderRow], now: float) -> list[Rese
     return sorted(found, key=lambda reset: reset.at)[:RESETS]
 
 
-def hands(
-    accounts: Sequence[Mapping[str, Any]], rejected: Sequence[Mapping[str, Any]], now: float
-) -> list[AttentionItem]:
+def hands(accounts: Sequence[AccountBrief], rejected: Sequence[Mapping[str, Any]], now: float) -> list[AttentionItem]:
     """What the operator has to do about accounts, the worst first."""
     bad, soon = [], []
     for row in accounts:
-        state = AccountState(row["state"])
-        name = f"{labels.PROVIDERS[row['provider']]} {account_name(row['id'])}"
-        expires, about = row.get("expires_at"), "/accounts?" + urlencode({"id": row["id"]})
-        if state in TROUBLE:
-            bad.append(AttentionItem("bad", TROUBLE[state].format(name=name), about, row.get("message") or ""))
-        elif expires and not row.get("can_refresh") and expires - now < EXPIRES_SOON_S and not row.get("disabled"):
+        name = f"{labels.PROVIDERS[row.provider]} {account_name(row.id)}"
+        expires, about = row.expires_at, "/accounts?" + urlencode({"id": row.id})
+        if row.state in TROUBLE:
+            bad.append(AttentionItem("bad", TROUBLE[row.state].format(name=name), about, row.message))
+        elif expires and not row.can_refresh and expires - now < EXPIRES_SOON_S and not row.disabled:
             when = _("has expired") if expires <= now else _("expires {expires}", expires=format.within(expires, now))
             soon.append(
                 AttentionItem(
@@ -176,39 +174,70 @@ def today(ledger: Ledger, ask: UsageQuery, now: float) -> list[Compared]:
     zone, filters = ZoneInfo(ask.zone), Filters(user=ask.filters.user)
     here = ledger.queries.total(midnight(now, zone), now + 1, filters).describe()
     began, until = midnight(now, zone, days_ago=7), _week_before(now, zone)
-    names = ("total_tokens", "requests", "cost_usd", "failures", "unpriced", "estimated", "assumed")
-    return compared(here, sums_until(ledger, began, until, filters, names))
+    return compared(here, sums_until(ledger, began, until, filters))
 
 
-def sums_until(
-    ledger: Ledger, began: float, until: float, filters: Filters, names: tuple[str, ...]
-) -> dict[str, float]:
+class EarlierSums(NamedTuple):
+    """Sums with parts of an hour, for a comparison; the names are those of `UsageSums`."""
+
+    input: float
+    cache_read: float
+    cache_write: float
+    output: float
+    reasoning: float
+    requests: float
+    cost_usd: float
+    unpriced: float
+    total_tokens: float
+    failures: float
+    estimated: float
+    assumed: float
+
+    @property
+    def about(self) -> bool:
+        return bool(self.estimated or self.assumed)
+
+
+def sums_until(ledger: Ledger, began: float, until: float, filters: Filters) -> EarlierSums:
     """Sums up to a moment within an hour. Whole hours are kept: the last one counts by the part of it that had
     passed."""
     if until - began > BY_DAYS:
         whole = ledger.queries.total(began, until, filters).describe()
-        return {name: whole[name] for name in names}
+        return EarlierSums(*(getattr(whole, name) for name in EarlierSums._fields))
     full = until - until % HOUR
     then = ledger.queries.total(began, full, filters).describe() if full > began else None
     part = ledger.queries.total(full, full + HOUR, filters).describe()
     share = (until - full) / HOUR
-    return {name: (then[name] if then else 0) + share * part[name] for name in names}
+    return EarlierSums(
+        *((getattr(then, name) if then else 0) + share * getattr(part, name) for name in EarlierSums._fields)
+    )
 
 
 def _week_before(now: float, zone: ZoneInfo) -> float:
     return (datetime.fromtimestamp(now, zone) - timedelta(days=7)).timestamp()
 
 
-def compared(today_: Mapping[str, Any], then: Mapping[str, Any]) -> list[Compared]:
+def compared(today_: UsageSums, then: EarlierSums) -> list[Compared]:
     """The lines of the comparison."""
     lines = []
-    for label, name in ((_("Tokens"), "total_tokens"), (_("Requests"), "requests"), (_("Failed"), "failures")):
-        have, had = today_[name], then[name]
+    for label, have, had in (
+        (_("Tokens"), today_.total_tokens, then.total_tokens),
+        (_("Requests"), today_.requests, then.requests),
+        (_("Failed"), today_.failures, then.failures),
+    ):
         lines.append(Compared(label, format.count(have), format.count(had), change(have, had)))
-    prices = format.price(today_), format.price(then)
-    costs = format.no_price() if format.no_price() in prices else change(today_["cost_usd"], then["cost_usd"])
+    prices = prices_of(today_, then)
+    costs = format.no_price() if format.no_price() in prices else change(today_.cost_usd, then.cost_usd)
     lines.insert(2, Compared(_("API price"), *prices, costs))
     return lines
+
+
+def prices_of(now: UsageSums, then: EarlierSums) -> tuple[str, str]:
+    """Both prices in words."""
+    return (
+        format.price(now.cost_usd, now.unpriced, about=now.about),
+        format.price(then.cost_usd, then.unpriced, about=then.about),
+    )
 
 
 def change(have: float, had: float) -> str:
@@ -226,10 +255,10 @@ def change(have: float, had: float) -> str:
     return _("{percent} % more", percent=figure) if percent > 0 else _("{percent} % less", percent=figure)
 
 
-def burning(hours: Sequence[Mapping[str, Any]], in_flight: int, *, mine: bool = False) -> str:
+def burning(hours: Sequence[GroupSums], in_flight: int, *, mine: bool = False) -> str:
     """What is being used now, as a sentence, from the last hour's sums. `mine` = they are the reader's own, while
     what is under way is everybody's."""
-    tokens = sum(row["total_tokens"] for row in hours)
+    tokens = sum(row.total_tokens for row in hours)
     under_way = _in_flight(in_flight)
     if mine:
         under_way = _("{requests} in the pool", requests=under_way)
@@ -237,7 +266,11 @@ def burning(hours: Sequence[Mapping[str, Any]], in_flight: int, *, mine: bool = 
         if mine:
             return _("You used nothing in the last hour; {requests}.", requests=under_way)
         return _("Nothing used in the last hour; {requests}.", requests=under_way)
-    price = format.price({name: sum(row[name] for row in hours) for name in ("cost_usd", "unpriced", "estimated")})
+    price = format.price(
+        sum(row.cost_usd for row in hours),
+        sum(row.unpriced for row in hours),
+        about=any(row.estimated for row in hours),
+    )
     values = {"tokens": format.count(tokens), "price": price, "requests": under_way}
     if price == format.no_price():
         if mine:
@@ -254,7 +287,7 @@ def _in_flight(count: int) -> str:
     return ngettext("{n} request in flight", "{n} requests in flight", count)
 
 
-def hour(ledger: Ledger, ask: UsageQuery, now: float) -> dict[str, dict[str, Any]]:
+def hour(ledger: Ledger, ask: UsageQuery, now: float) -> dict[str, GroupSums]:
     """Provider → sums of the last hour, for whom the page is about. Reads the ledger: for a thread."""
     mine = Filters(user=ask.filters.user)
-    return {row["key"]: row for row in ledger.queries.top("provider", now - HOUR, now + 1, mine)}
+    return {row.key: row for row in ledger.queries.top("provider", now - HOUR, now + 1, mine)}

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 from pool_server.language import Words
-from pool_server.ledger import Filters, Ledger, Metric, Step, UsageSeries
+from pool_server.ledger import Filters, Ledger, Metric, Step, UsageSeries, UsageSums
 from pool_server.texts import format
-from pool_server.web.dashboard.overview import change, sums_until
+from pool_server.web.dashboard.overview import EarlierSums, change, prices_of, sums_until
 
 DAY = 86_400.0
 
@@ -28,8 +27,6 @@ BEFORE = Words(
     {"24h": "the 24 hours before", "7d": "the 7 days before", "30d": "the 30 days before",
      "1y": "the year before", "custom": "the same length of time before"}
 )  # fmt: skip
-COMPARED = ("requests", "total_tokens", "cache_read", "output", "reasoning", "cost_usd", "failures", "unpriced",
-            "estimated", "assumed", "input", "cache_write")  # fmt: skip
 
 
 def before(ask: ComparedRange) -> tuple[float, float]:
@@ -50,10 +47,10 @@ def _days_earlier(at: float, days: int, zone: ZoneInfo) -> float:
         return max(0.0, at - days * DAY)
 
 
-def sums(ledger: Ledger, ask: ComparedRange) -> dict[str, float]:
+def sums(ledger: Ledger, ask: ComparedRange) -> EarlierSums:
     """The sums of the range before, up to the same moment. Reads the ledger: for a thread."""
     began, until = before(ask)
-    return sums_until(ledger, began, until, ask.filters, COMPARED)
+    return sums_until(ledger, began, until, ask.filters)
 
 
 def series(ledger: Ledger, ask: ComparedRange, step: Step, every: int, metric: Metric) -> UsageSeries:
@@ -62,14 +59,13 @@ def series(ledger: Ledger, ask: ComparedRange, step: Step, every: int, metric: M
     return ledger.queries.series(None, step, began, until, ask.filters, tz=ask.zone, metric=metric, every=every)
 
 
-def differences(total: Mapping[str, Any], then: Mapping[str, float]) -> dict[str, str]:
+def differences(total: UsageSums, then: EarlierSums) -> dict[str, str]:
     """Name of a sum → "12 % more"; nothing where there was no request to compare with."""
-    if not then["requests"]:
+    if not then.requests:
         return {}
-    found = {name: change(total[name], then[name]) for name in ("requests", "total_tokens", "failures")}
-    found |= {name: change(total[name], then[name]) for name in ("cache_read", "output", "reasoning")}
-    fresh = [sums["input"] + sums["cache_write"] for sums in (total, then)]
-    found["input"] = change(*fresh)
-    prices = format.price(total), format.price(then)
-    found["cost_usd"] = "" if format.no_price() in prices else change(total["cost_usd"], then["cost_usd"])
+    same = ("requests", "total_tokens", "failures", "cache_read", "output", "reasoning")
+    found = {name: change(getattr(total, name), getattr(then, name)) for name in same}
+    found["input"] = change(total.input + total.cache_write, then.input + then.cache_write)
+    unknown = format.no_price() in prices_of(total, then)
+    found["cost_usd"] = "" if unknown else change(total.cost_usd, then.cost_usd)
     return found

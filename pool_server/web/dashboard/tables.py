@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, tzinfo
 from typing import Any, NamedTuple
 
-from pool_server.core.enums import AccountState, FaultKind, Outcome
+from pool_server.accounts.describe import AccountBrief, AccountRow
+from pool_server.core.enums import CredentialKind, FaultKind, Outcome
 from pool_server.language import gettext as _
+from pool_server.ledger import AccountUser, AccountValue, GroupSums, UsageSums, WeekHours
 from pool_server.texts import format, labels
 from pool_server.texts.labels import account_name
 from pool_server.web.base.shared import headroom
@@ -52,49 +54,49 @@ class PersonUsage(NamedTuple):
 
     key: str
     name: str
-    sums: Mapping[str, Any]
+    sums: UsageSums
     percent: float
 
 
 class AccountLine(NamedTuple):
     """One account: how it stands, how full its windows are, what it did in the range and what it is worth."""
 
-    row: Mapping[str, Any]
+    row: AccountRow
     name: str
     plan: str
     words: str
     tone: str
     gauges: tuple[tuple[headroom.Gauge, str], ...]
-    sums: Mapping[str, Any] | None
+    sums: UsageSums | None
     said: str
 
 
-def causes(total: Mapping[str, Any], *, own: bool) -> list[Cause]:
+def causes(total: UsageSums, *, own: bool) -> list[Cause]:
     """How exchanges ended that were not answered, most frequent first."""
     found = []
-    for key, count in sorted(total["outcomes"].items(), key=lambda item: -item[1]):
+    for key, count in sorted(total.outcomes.items(), key=lambda item: -item[1]):
         if key == Outcome.OK or not count:
             continue
         words = labels.OUTCOMES[Outcome(key)]
         if key == Outcome.CLIENT_GONE and not own:
             words = _("canceled by the client")
-        found.append(Cause(key, words, count, 100 * count / total["requests"]))
+        found.append(Cause(key, words, count, 100 * count / total.requests))
     return found
 
 
-def faults(total: Mapping[str, Any]) -> list[Cause]:
+def faults(total: UsageSums) -> list[Cause]:
     """What providers answered to single attempts, most frequent first; another account may still have served."""
-    attempts = total["attempts"] or 1
-    ranked = sorted(total["faults"].items(), key=lambda item: -item[1])
+    attempts = total.attempts or 1
+    ranked = sorted(total.faults.items(), key=lambda item: -item[1])
     return [Cause(key, labels.FAULTS[FaultKind(key)], count, 100 * count / attempts) for key, count in ranked]
 
 
-def causes_sentence(total: Mapping[str, Any], found: Sequence[Cause]) -> str:
+def causes_sentence(total: UsageSums, found: Sequence[Cause]) -> str:
     """What one sees in the table of failures."""
-    requests = total["requests"]
+    requests = total.requests
     if not requests:
         return _("No request in this range, so none has failed.")
-    failed = total["failures"]
+    failed = total.failures
     if not failed:
         return _("Every one of {requests} requests was served.", requests=format.count(requests))
     share = format.percent(100 * failed / requests)
@@ -105,12 +107,12 @@ def causes_sentence(total: Mapping[str, Any], found: Sequence[Cause]) -> str:
     return _("{failed} of {requests} requests failed ({share}), mostly: {cause}.", **values, cause=worst.words)
 
 
-def heat(found: Mapping[str, Any], frm: float, where: tzinfo) -> Heat:
+def heat(found: WeekHours, frm: float, where: tzinfo) -> Heat:
     """The hours of the week as shades; `found` as `Queries.heatmap` answers a range that begins at `frm`."""
-    began = datetime.fromtimestamp(found["from"], where)
-    since = format.written(began) if found["from"] - frm > DAY_S else ""
-    say = format.money if found["metric"] == "cost" else format.count
-    cells = [[value or 0 for value in day] for day in found["cells"]]
+    began = datetime.fromtimestamp(found.frm, where)
+    since = format.written(began) if found.frm - frm > DAY_S else ""
+    say = format.money if found.metric == "cost" else format.count
+    cells = [[value or 0 for value in day] for day in found.cells]
     most = max(max(day) for day in cells)
     days = tuple(
         (_(name), tuple(Cell(_level(value, most), say(value) if value else _("nothing")) for value in day))
@@ -134,27 +136,27 @@ def _level(value: float, most: float) -> int:
     return 0 if value <= 0 else max(1, round(LEVELS * (value / most) ** 0.5))
 
 
-def people(rows: Sequence[Mapping[str, Any]], names: Names) -> list[PersonUsage]:
+def people(rows: Sequence[GroupSums], names: Names) -> list[PersonUsage]:
     """Who used how much, the largest first."""
-    whole = sum(row["total_tokens"] for row in rows) or 1
-    return [PersonUsage(row["key"], names.user(row["key"]), row, 100 * row["total_tokens"] / whole) for row in rows]
+    whole = sum(row.total_tokens for row in rows) or 1
+    return [PersonUsage(row.key, names.user(row.key), row, 100 * row.total_tokens / whole) for row in rows]
 
 
-def first_accounts(rows: Sequence[Mapping[str, Any]], most: int) -> list[str]:
-    """The accounts of the table: those first that need a hand. `rows` may be brief ones."""
+def first_accounts(rows: Sequence[AccountBrief], most: int) -> list[str]:
+    """The accounts of the table: those first that need a hand."""
 
-    def place(row: Mapping[str, Any]) -> tuple[int, str, str]:
-        return ORDER[labels.TONES[AccountState(row["state"])]], row["provider"], account_name(row["id"])
+    def place(row: AccountBrief) -> tuple[int, str, str]:
+        return ORDER[labels.TONES[row.state]], row.provider, account_name(row.id)
 
-    return [row["id"] for row in heapq.nsmallest(most, rows, key=place)]
+    return [row.id for row in heapq.nsmallest(most, rows, key=place)]
 
 
 def accounts(
-    rows: Sequence[Mapping[str, Any]],
+    rows: Sequence[AccountRow],
     foretold: Mapping[str, Sequence[Mapping[str, Any]]],
-    used: Sequence[Mapping[str, Any]],
-    users: Sequence[Mapping[str, Any]],
-    values: Sequence[Mapping[str, Any]],
+    used: Sequence[GroupSums],
+    users: Sequence[AccountUser],
+    values: Sequence[AccountValue],
     names: Names,
     now: float,
     *,
@@ -162,19 +164,19 @@ def accounts(
 ) -> list[AccountLine]:
     """These accounts in their order. `used` and `users` are rankings of the range (by account, by
     person and account; `cut` = the latter of its last 31 days alone), `values` what each was worth in 30 days."""
-    sums = {row["key"]: row for row in used}
-    worth = {row["account"]: row for row in values}
+    sums = {row.key: row for row in used}
+    worth = {row.account: row for row in values}
     lines = []
     for row in rows:
-        ident, state = row["id"], AccountState(row["state"])
+        ident, state = row.id, row.state
         windows = {(w["window"], w["scope"]): w for w in foretold.get(ident, ())}
         gauges = tuple(
-            (headroom.gauge(w, now), window_words(windows.get((w.window, w.scope)), now)) for w in row["windows"]
+            (headroom.gauge(w, now), window_words(windows.get((w.window, w.scope)), now)) for w in row.windows
         )
         shared = _users(ident, users, names, cut=cut)
         said = f"{shared} {_worth(worth.get(ident))}".strip()
-        named = row["plan"] and row["kind"] != "api_key"
-        plan = row["plan"].replace("_", " ") if named else labels.CREDENTIALS[row["kind"]]
+        subscribed = row.plan if row.kind is not CredentialKind.API_KEY else None
+        plan = subscribed.replace("_", " ") if subscribed else labels.CREDENTIALS[row.kind]
         lines.append(
             AccountLine(
                 row, account_name(ident), plan, labels.STATES[state], labels.TONES[state], gauges, sums.get(ident), said
@@ -195,14 +197,14 @@ def window_words(told: Mapping[str, Any] | None, now: float) -> str:
     return _("lasts until its reset")
 
 
-def _users(ident: str, rows: Sequence[Mapping[str, Any]], names: Names, *, cut: bool) -> str:
+def _users(ident: str, rows: Sequence[AccountUser], names: Names, *, cut: bool) -> str:
     """ "Used by Mara (62 %), Jonas (30 %)"; `cut` = of the last 31 days of the page's range."""
-    mine = [row for row in rows if row["account"] == ident and row["total_tokens"]]
-    whole = sum(row["total_tokens"] for row in mine)
+    mine = [row for row in rows if row.account == ident and row.total_tokens]
+    whole = sum(row.total_tokens for row in mine)
     if not whole:
         return _("Nobody used it in the last 31 days.") if cut else _("Nobody used it in this range.")
     shares = [
-        f"{format.isolated(names.user(row['user']))} ({format.percent(100 * row['total_tokens'] / whole)})"
+        f"{format.isolated(names.user(row.user))} ({format.percent(100 * row.total_tokens / whole)})"
         for row in mine[:NAMED]
     ]
     rest = len(mine) - NAMED
@@ -212,12 +214,12 @@ def _users(ident: str, rows: Sequence[Mapping[str, Any]], names: Names, *, cut: 
     return _("In the last 31 days used by {people}.", people=people) if cut else _("Used by {people}.", people=people)
 
 
-def _worth(row: Mapping[str, Any] | None) -> str:
+def _worth(row: AccountValue | None) -> str:
     """What 30 days of an account were worth beside its price."""
-    if row is None or not row["subscription_usd"] or not row["requests"]:
+    if row is None or not row.subscription_usd or not row.requests:
         return ""
-    monthly = row["subscription_usd"]
-    worth = format.price({"cost_usd": row["api_cost_usd"], "unpriced": row["unpriced"]})
+    monthly = row.subscription_usd
+    worth = format.price(row.api_cost_usd, row.unpriced)
     if worth == format.no_price():
         return ""
     return _("In 30 days it gave {worth} of API use for {monthly} a month.", worth=worth, monthly=format.money(monthly))

@@ -22,7 +22,19 @@ from tornado.iostream import StreamClosedError
 
 from pool_server.core.models import UsageRecord
 from pool_server.language import gettext as _
-from pool_server.ledger import Field, Filters, LogFilters, SeriesLine, Step, flat, tame
+from pool_server.ledger import (
+    AccountUser,
+    Field,
+    Filters,
+    GroupSums,
+    LogFilters,
+    SeriesLine,
+    Step,
+    UsageSummary,
+    UsageSums,
+    flat,
+    tame,
+)
 from pool_server.texts import format
 from pool_server.web.base.handler import Access, BaseHandler, ProblemError
 from pool_server.web.base.shared import headline, visible
@@ -32,6 +44,34 @@ from pool_server.web.base.shared.query_params import UsageQuery
 
 STEPS = ("minute", "hour", "day")
 TYPES = {"csv": "text/csv; charset=utf-8", "jsonl": "application/x-ndjson; charset=utf-8"}
+
+
+class UsedAnswer(UsageSummary, frozen=True):
+    """`user` null is everybody; `pool`: the pool's sums, for a friend who may see them."""
+
+    user: str | None
+    pool: UsageSums | msgspec.UnsetType = msgspec.UNSET
+
+
+class TopRow(GroupSums, frozen=True):
+    name: str
+
+
+class TopAnswer(msgspec.Struct):
+    frm: float = msgspec.field(name="from")
+    to: float
+    by: str
+    top: list[TopRow]
+
+
+class MatrixRow(AccountUser, frozen=True):
+    name: str
+
+
+class MatrixAnswer(msgspec.Struct):
+    frm: float = msgspec.field(name="from")
+    to: float
+    rows: list[MatrixRow]
 
 
 class NamedLine(SeriesLine):
@@ -47,11 +87,11 @@ class Summary(BaseHandler, access=Access.FRIEND):
     async def get(self) -> None:
         who, ask = asking.viewer(self), asking.read(self)
         found = await asyncio.to_thread(self.ctx.ledger.queries.summary, ask.frm, ask.to, ask.filters)
-        answer: dict[str, Any] = {**found, "user": ask.filters.user}
+        answer = UsedAnswer(**msgspec.structs.asdict(found), user=ask.filters.user)
         if not who.admin and who.sees != "own":
             everyone = Filters(ask.filters.provider, None, None, ask.filters.model)
             pool = await asyncio.to_thread(self.ctx.ledger.queries.total, ask.frm, ask.to, everyone)
-            answer["pool"] = pool.describe()
+            answer = msgspec.structs.replace(answer, pool=pool.describe())
         self.answer(answer)
 
 
@@ -98,8 +138,8 @@ class Top(BaseHandler, access=Access.FRIEND):
         except ValueError as wrong:
             raise ProblemError(400, "bad_request", str(wrong)) from None
         names = Names(self.ctx, who)
-        named = [{**row, "name": names(field, row["key"])} for row in rows]
-        self.answer({"from": ask.frm, "to": ask.to, "by": field, "top": named})
+        named = [TopRow(**msgspec.structs.asdict(row), name=names(field, row.key)) for row in rows]
+        self.answer(TopAnswer(ask.frm, ask.to, field, named))
 
 
 class HeatMap(BaseHandler, access=Access.FRIEND):
@@ -125,7 +165,8 @@ class Matrix(BaseHandler, access=Access.ADMIN):
         ask = asking.read(self)
         rows = await asyncio.to_thread(self.ctx.ledger.queries.matrix, ask.frm, ask.to, ask.filters)
         names = Names(self.ctx, asking.viewer(self))
-        self.answer({"from": ask.frm, "to": ask.to, "rows": [{**r, "name": names.user(r["user"])} for r in rows]})
+        named = [MatrixRow(**msgspec.structs.asdict(row), name=names.user(row.user)) for row in rows]
+        self.answer(MatrixAnswer(ask.frm, ask.to, named))
 
 
 class ForecastHandler(BaseHandler, access=Access.FRIEND):

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from pool_server.accounts.describe import AccountRow
 from pool_server.core.enums import Dialect, Outcome, Provider
 from pool_server.language import gettext as _
 from pool_server.texts import client_settings
@@ -118,7 +119,7 @@ class HomePage(PageHandler, abstract=True):
         }
         self.page("home.html", title="Home", **values)
 
-    def _own(self, principal: Principal) -> list[dict[str, Any]]:
+    def _own(self, principal: Principal) -> list[AccountRow]:
         """The accounts this friend has brought."""
         accounts = self.ctx.accounts
         owned = [one for one, owner in accounts.owned(tuple(Provider)) if owner == principal.user]

@@ -4,13 +4,13 @@ A friend sees their own, without the names of accounts; the operator sees everyb
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from pool_server.core.models import UsageRecord
 from pool_server.language import gettext as _
-from pool_server.ledger import Filters, LogFilters
+from pool_server.ledger import Filters, GroupSums, LogFilters
 from pool_server.texts.labels import account_name
 from pool_server.web.base.handler import Access, ProblemError
 from pool_server.web.base.listing import matches, page_of
@@ -89,18 +89,18 @@ class ConversationsPage(PageHandler, access=Access.FRIEND):
             ctx.ledger.queries.top, "conversation", now - SPAN + DAY, now + 1, filters, limit=LISTED, timed=False
         )
         known, names = await ctx.ledger.ask(conversations, ctx), Names(ctx, who)
-        people = {key: names.user(key) for key in {known.get(row["key"]).user for row in found if who.admin}}
+        people = {key: names.user(key) for key in {known.get(row.key).user for row in found if who.admin}}
 
-        def named(row: Mapping[str, Any]) -> ConversationUse:
-            one = known.get(row["key"], "" if who.admin else who.user)
-            share = cache_share(row["input"], row["cache_read"], row["cache_write"])
+        def named(row: GroupSums) -> ConversationUse:
+            one = known.get(row.key, "" if who.admin else who.user)
+            share = cache_share(row.input, row.cache_read, row.cache_write)
             return ConversationUse(
-                row["key"], one.title, people.get(one.user, ""), one.at, row["requests"], row["total_tokens"],
-                row["cost_usd"], row["unpriced"], share,
+                row.key, one.title, people.get(one.user, ""), one.at, row.requests, row.total_tokens, row.cost_usd,
+                row.unpriced, share,
             )  # fmt: skip
 
         listing = page_of(
-            (named(row) for row in found if row["key"] not in ("", "other")),
+            (named(row) for row in found if row.key not in ("", "other")),
             chosen,
             path="/analytics/conversations",
             keep=lambda row: matches((row.key, row.title, row.who), chosen["q"]),

@@ -11,12 +11,13 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from pool_server.accounts import NewAccount, RefreshError
-from pool_server.core.enums import AccountState, Provider
+from pool_server.accounts.describe import AccountRow, QuotaWindowRow, SharingRow
+from pool_server.core.enums import AccountState, CredentialKind, Provider
 from pool_server.language import gettext as _
 from pool_server.language import localized, ngettext
+from pool_server.ledger import SharedAmount
 from pool_server.providers import SPECS, Credential, CredentialRejectedError, provider_module
 from pool_server.texts import format, labels
-from pool_server.texts.next_step import next_step
 from pool_server.users import RefusedError
 from pool_server.web.admin.account_changes import (
     REJECTED,
@@ -26,6 +27,7 @@ from pool_server.web.admin.account_changes import (
     rejected,
     words,
 )
+from pool_server.web.admin.account_words import next_step
 from pool_server.web.base.context import WebContext
 from pool_server.web.base.handler import Access, BaseHandler, ProblemError
 from pool_server.web.base.page import PageHandler
@@ -37,8 +39,6 @@ WEEKS = 8  # of what was given and taken, usually …
 MOST_WEEKS = 52  # … and at most
 MOST_S = 90 * 86400.0
 _OPERATORS = ("admin_key", "disabled", "plan_type", "priority", "proxy_url", "terms", "weight")
-_SHOWN = ("id", "provider", "kind", "plan", "label", "state", "reason", "message", "windows", "hosts", "models",
-          "people", "groups", "reserve", "disabled", "expires_at", "in_flight")  # fmt: skip
 
 
 class NewInvitation(msgspec.Struct, forbid_unknown_fields=True):
@@ -132,6 +132,30 @@ class Invitation(PageHandler, access=Access.FRIEND):
         self.answer({"invitations": self.ctx.users.codes.invited(self.principal.user)})
 
 
+class OwnAccountRow(msgspec.Struct, frozen=True):
+    """An account as its owner sees it: nothing of the pool's. `next` is the one thing to do, in words."""
+
+    id: str
+    provider: Provider
+    kind: CredentialKind
+    plan: str | None
+    label: str
+    state: AccountState
+    reason: str | None
+    message: str
+    windows: list[QuotaWindowRow]
+    hosts: list[str]
+    models: list[str]
+    people: list[str] | None
+    groups: list[str] | None
+    reserve: float
+    disabled: bool
+    expires_at: float | None
+    in_flight: int
+    terms: SharingRow
+    next: str
+
+
 class OwnChanges(AccountChanges, abstract=True):
     """What the routes about a friend's own accounts have in common. Another's account answers like a missing one."""
 
@@ -141,16 +165,36 @@ class OwnChanges(AccountChanges, abstract=True):
             raise ProblemError(404, "not_found", _("you have no account {account}", account=account[:80]))
         return account
 
-    def rows(self) -> list[dict[str, Any]]:
+    def rows(self) -> list[OwnAccountRow]:
         """One's own accounts, without anything of the pool's."""
         accounts, user = self.ctx.accounts, self.principal.user
         found = [one for one, owner in accounts.owned(tuple(Provider)) if owner == user]
         return [self._row(accounts.describe(one)) for one in found]
 
-    def _row(self, row: dict[str, Any]) -> dict[str, Any]:
+    def _row(self, row: AccountRow) -> OwnAccountRow:
         now, zone = self.ctx.clock(), format.zone(self.viewer_zone())
-        step = next_step(row, now, format.clock(row["until"], now, zone) if row.get("until") else "", owner=True)
-        return {**{name: row[name] for name in _SHOWN}, "terms": row["sharing"], "next": step}
+        step = next_step(row, now, format.clock(row.until, now, zone) if row.until else "", owner=True)
+        return OwnAccountRow(
+            id=row.id,
+            provider=row.provider,
+            kind=row.kind,
+            plan=row.plan,
+            label=row.label,
+            state=row.state,
+            reason=row.reason,
+            message=row.message,
+            windows=row.windows,
+            hosts=row.hosts,
+            models=row.models,
+            people=row.people,
+            groups=row.groups,
+            reserve=row.reserve,
+            disabled=row.disabled,
+            expires_at=row.expires_at,
+            in_flight=row.in_flight,
+            terms=row.sharing,
+            next=step,
+        )
 
 
 class OwnAccounts(AccountAdding, OwnChanges, access=Access.FRIEND):
@@ -227,7 +271,7 @@ class OwnAccount(OwnChanges, access=Access.FRIEND):
         except REJECTED as error:
             raise rejected(error) from None
         await self.ctx.users.audit(self.actor, "account.change", account, changes)
-        self.answer({"account": next(row for row in self.rows() if row["id"] == account)})
+        self.answer({"account": next(row for row in self.rows() if row.id == account)})
 
     async def delete(self, account: str) -> None:
         try:
@@ -267,7 +311,7 @@ class ContributePage(OwnChanges, access=Access.FRIEND):
             "contribute.html",
             title="Your accounts",
             rows=rows,
-            names={one: self._name(one) for row in rows for one in row["people"] or ()},
+            names={one: self._name(one) for row in rows for one in row.people or ()},
             hours_zone=self.ctx.settings.ledger.timezone,
             weeks=await by_week(self.ctx, self.principal.user, WEEKS),
             invited=invited,
@@ -296,17 +340,28 @@ def weeks(now: float, count: int, place: ZoneInfo) -> list[tuple[float, float]]:
     return [(head.timestamp(), (head + timedelta(weeks=1)).timestamp()) for head in heads]
 
 
-async def by_week(ctx: WebContext, user: str, count: int) -> list[dict[str, Any]]:
-    """`{"from","to","gave","took","own"}` of one person, newest week first. Accounts count with who owns them now."""
+class WeekOfSharing(msgspec.Struct, frozen=True):
+    """What others used of one's accounts, and what one used of others' and of one's own."""
+
+    frm: float = msgspec.field(name="from")
+    to: float
+    gave: SharedAmount
+    took: SharedAmount
+    own: SharedAmount
+
+
+async def by_week(ctx: WebContext, user: str, count: int) -> list[WeekOfSharing]:
+    """Of one person, newest week first. Accounts count with who owns them now."""
     owners = dict(ctx.accounts.owned(tuple(Provider)))
     spans = weeks(ctx.clock(), count, ZoneInfo(ctx.settings.ledger.timezone))
     query = ctx.ledger.queries.shared_use
 
-    def read() -> list[dict[str, Any]]:
-        return [
-            {"from": frm, "to": to, **query(frm, min(to, ctx.clock() + 1), owners, person=user).person(user).describe()}
-            for frm, to in spans
-        ]
+    def read() -> list[WeekOfSharing]:
+        found = []
+        for frm, to in spans:
+            used = query(frm, min(to, ctx.clock() + 1), owners, person=user).person(user)
+            found.append(WeekOfSharing(frm, to, *used.brief()))
+        return found
 
     return await asyncio.to_thread(read)
 

@@ -42,7 +42,7 @@ async def foretold(ctx: WebContext, now: float) -> Mapping[str, Any]:
     made, kept = ctx.foretold
     if 0 <= now - made < KEPT_S:
         return kept
-    alive = [row["id"] for row in ctx.accounts.brief_all() if AccountState(row["state"]) not in _DEAD]
+    alive = [row.id for row in ctx.accounts.brief_all() if row.state not in _DEAD]
     found: Mapping[str, Any] = await asyncio.to_thread(ctx.ledger.runway.all, now, alive)
     ctx.foretold = (now, found)
     return found

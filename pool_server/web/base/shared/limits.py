@@ -7,13 +7,13 @@ from typing import Any, NamedTuple
 
 from pool_server.core.settings import COUNTED_LIMITS, Limits
 from pool_server.language import gettext as _
-from pool_server.ledger import Field, Filters
+from pool_server.ledger import Field, Filters, GroupSums, UsageSums
 from pool_server.texts import format
 from pool_server.users import LimitStanding, Principal
 from pool_server.web.base.context import WebContext
 from pool_server.web.base.shared import price_notes
 from pool_server.web.base.shared.names import conversations
-from pool_server.web.base.shared.price_notes import PriceNotes
+from pool_server.web.base.shared.price_notes import PriceBasis, PriceNotes
 
 DAY = 86_400.0
 MOST_KEYS = 1000  # of one user
@@ -83,8 +83,8 @@ def usual(limits: Limits) -> dict[str, str]:
     return {name: _("none") if value is None else str(value).removesuffix(".0") for name, value in values.items()}
 
 
-async def used(ctx: WebContext, user: str) -> list[tuple[str, dict[str, Any]]]:
-    """What a user has used in the last 24 hours and the last 7 days, as `Sums.describe()` of the ledger."""
+async def used(ctx: WebContext, user: str) -> list[tuple[str, UsageSums]]:
+    """What a user has used in the last 24 hours and the last 7 days."""
     ledger, now = ctx.ledger, ctx.clock()
     return [
         (label, (await ledger.ask(ledger.queries.total, now - span, now + 1, Filters(user=user))).describe())
@@ -92,8 +92,15 @@ async def used(ctx: WebContext, user: str) -> list[tuple[str, dict[str, Any]]]:
     ]
 
 
-async def labelled(ctx: WebContext, user: str) -> list[tuple[str, list[dict[str, Any]]]]:
-    """What a user has used most in the last 7 days, by program and by conversation, each with its `name`."""
+class LabelUse(NamedTuple):
+    """A program or a conversation, by its name."""
+
+    name: str
+    sums: GroupSums
+
+
+async def labelled(ctx: WebContext, user: str) -> list[tuple[str, list[LabelUse]]]:
+    """What a user has used most in the last 7 days, by program and by conversation."""
     ledger, now, mine = ctx.ledger, ctx.clock(), Filters(user=user)
     kinds: tuple[tuple[str, Field], ...] = ((_("Program"), "program"), (_("Conversation"), "conversation"))
     found = [
@@ -102,7 +109,7 @@ async def labelled(ctx: WebContext, user: str) -> list[tuple[str, list[dict[str,
     ]
     known = await ledger.ask(conversations, ctx)
     return [
-        (label, [{**row, "name": known.get(row["key"], user).title or row["key"]} for row in rows])
+        (label, [LabelUse(known.get(row.key, user).title or row.key, row) for row in rows])
         for label, rows in found
         if rows
     ]
@@ -128,7 +135,7 @@ async def keys(ctx: WebContext, user: str) -> list[KeyUse]:
     ledger, now, mine = ctx.ledger, ctx.clock(), Filters(user=user)
     top = ledger.queries.top
     found = await ledger.ask(top, "key", now - 6 * DAY, now + 1, mine, limit=MOST_KEYS, timed=False)
-    tokens = {row["key"]: row["total_tokens"] for row in found}
+    tokens = {row.key: row.total_tokens for row in found}
     return [
         _key(row, tokens.get(row["id"], 0), ctx.users.limits.key_standing(row["id"]), now)
         for row in ctx.users.people.list_keys(user)
@@ -155,6 +162,10 @@ async def price_notes_of(ctx: WebContext, user: str) -> PriceNotes:
     """What the prices of a user's last 7 days leave out and rest on."""
     ledger, now, mine = ctx.ledger, ctx.clock(), Filters(user=user)
     models = await ledger.ask(ledger.queries.top, "model", now - 7 * DAY, now + 1, mine, limit=1000, timed=False)
-    names = ("estimated", "estimated_cost_usd", "assumed", "assumed_cost_usd")
-    total = {name: sum(row[name] for row in models) for name in names}
-    return price_notes.notes(total, {row["key"]: row for row in models}, ctx.ledger.prices, now)
+    total = PriceBasis(
+        sum(row.estimated for row in models),
+        sum(row.estimated_cost_usd for row in models),
+        sum(row.assumed for row in models),
+        sum(row.assumed_cost_usd for row in models),
+    )
+    return price_notes.notes(total, {row.key: row for row in models}, ctx.ledger.prices, now)

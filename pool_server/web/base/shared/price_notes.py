@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from datetime import date
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from pool_server.language import gettext as _
 from pool_server.language import ngettext
-from pool_server.ledger import OLD_AFTER_DAYS, Prices
+from pool_server.ledger import OLD_AFTER_DAYS, Prices, UsageSums
 from pool_server.texts import format
 
 NAMED = 8  # models named; the rest is a number
@@ -21,6 +21,23 @@ class MissingPrice(NamedTuple):
     model: str
     requests: int
     lines: str
+
+
+class PriceBasis(NamedTuple):
+    """What of a sum rests on estimates and on prices not confirmed, and what moves between accounts cost; the names are
+    those of `UsageSums`."""
+
+    estimated: int
+    estimated_cost_usd: float
+    assumed: int
+    assumed_cost_usd: float
+    moves: int = 0
+    move_cost_usd: float = 0.0
+    moves_unpriced: int = 0
+
+    @classmethod
+    def of(cls, sums: UsageSums) -> PriceBasis:
+        return cls(*(getattr(sums, name) for name in cls._fields))
 
 
 class PriceNotes(NamedTuple):
@@ -43,34 +60,34 @@ class PriceNotes(NamedTuple):
         )
 
 
-def notes(total: Mapping[str, Any], models: Mapping[str, Mapping[str, Any]], prices: Prices, now: float) -> PriceNotes:
-    """`total` and the sums of each model are as `Sums.describe` tells them; `now` is unix seconds."""
-    ranked = sorted(models.items(), key=lambda item: (-item[1]["unpriced"], item[0]))
-    missing = [MissingPrice(name, sums["unpriced"], _lines(name)) for name, sums in ranked if name and sums["unpriced"]]
+def notes(total: PriceBasis, models: Mapping[str, UsageSums], prices: Prices, now: float) -> PriceNotes:
+    """`now` is unix seconds."""
+    ranked = sorted(models.items(), key=lambda item: (-item[1].unpriced, item[0]))
+    missing = [MissingPrice(name, sums.unpriced, _lines(name)) for name, sums in ranked if name and sums.unpriced]
     sentences = []
-    if total.get("estimated"):
+    if total.estimated:
         worth = (
-            _(" ({estimated_cost_usd} of the price)", estimated_cost_usd=format.money(total["estimated_cost_usd"]))
-            if total["estimated_cost_usd"]
+            _(" ({estimated_cost_usd} of the price)", estimated_cost_usd=format.money(total.estimated_cost_usd))
+            if total.estimated_cost_usd
             else ""
         )
         sentences.append(
             _(
                 "The tokens of {requests}{worth} are estimated: no usage was told.",
-                requests=_requests(total["estimated"]),
+                requests=_requests(total.estimated),
                 worth=worth,
             )
         )
-    if total.get("assumed"):
-        worth = format.money(total["assumed_cost_usd"])
+    if total.assumed:
+        worth = format.money(total.assumed_cost_usd)
         sentences.append(
             _(
                 "{worth} of the price, of {requests}, rests on prices not confirmed.",
                 worth=worth,
-                requests=_requests(total["assumed"]),
+                requests=_requests(total.assumed),
             )
         )
-    if total.get("moves"):
+    if total.moves:
         sentences.append(_moved(total))
     if (age := prices.age_days(now)) > OLD_AFTER_DAYS:
         written = date.fromisoformat(prices.date)
@@ -79,9 +96,9 @@ def notes(total: Mapping[str, Any], models: Mapping[str, Mapping[str, Any]], pri
     return PriceNotes(tuple(missing[:NAMED]), max(0, len(missing) - NAMED), tuple(sentences))
 
 
-def _moved(total: Mapping[str, Any]) -> str:
+def _moved(total: PriceBasis) -> str:
     """What changes of account cost, as far as it is known."""
-    moves, unpriced = total["moves"], total["moves_unpriced"]
+    moves, unpriced = total.moves, total.moves_unpriced
     times = ngettext(
         "Conversations changed their account {n} time",
         "Conversations changed their account {n} times",
@@ -94,7 +111,7 @@ def _moved(total: Mapping[str, Any]) -> str:
     return _(
         "{times}: reading again what the one before had cached cost {move_cost_usd}{rest}.",
         times=times,
-        move_cost_usd=format.money(total["move_cost_usd"]),
+        move_cost_usd=format.money(total.move_cost_usd),
         rest=rest,
     )
 

@@ -4,21 +4,14 @@ sum, everybody else.
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 
 from pool_server.language import gettext as _
-from pool_server.ledger import Field, Ledger, Metric, SeriesLine, Step, UsageSeries
+from pool_server.ledger import Field, GroupSums, Ledger, Metric, SeriesLine, Step, UsageSeries
 from pool_server.web.base.handler import ProblemError
 from pool_server.web.base.shared.names import OTHERS
 from pool_server.web.base.shared.query_params import UsageQuery, Viewer
 
-ADDED = (
-    "input", "cache_read", "cache_write", "output", "reasoning", "requests", "cost_usd", "total_tokens", "failures",
-    "partial", "unpriced", "estimated", "estimated_cost_usd", "assumed", "assumed_cost_usd",
-    "moves", "move_tokens", "move_cost_usd", "moves_unpriced",
-)  # fmt: skip
 SUMMED = frozenset({"tokens", "cost", "requests", "failures", "input", "cache_read", "cache_write", "output",
                     "reasoning"})  # fmt: skip
 
@@ -68,12 +61,12 @@ def top(
     limit: int = 50,
     *,
     timed: bool = True,
-) -> list[dict[str, Any]]:
+) -> list[GroupSums]:
     """`Queries.top` for this viewer."""
     if not nameless(who, ask, field):
         return ledger.queries.top(field, ask.frm, ask.to, ask.filters, metric=metric, limit=limit, timed=timed)
     mine = ask.filters.__class__(ask.filters.provider, ask.filters.account, who.user, ask.filters.model)
-    pool = ledger.queries.total(ask.frm, ask.to, ask.filters).describe()
-    own = ledger.queries.total(ask.frm, ask.to, mine).describe()
-    rows = [{"key": who.user, **own}, {"key": OTHERS, **{name: pool[name] - own[name] for name in ADDED}}]
-    return [row for row in rows if row["requests"]]
+    pool = ledger.queries.total(ask.frm, ask.to, ask.filters)
+    own = ledger.queries.total(ask.frm, ask.to, mine)
+    rows = [own.of_group(who.user), pool.less(own).of_group(OTHERS)]
+    return [row for row in rows if row.requests]
