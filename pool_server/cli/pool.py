@@ -73,12 +73,17 @@ class Pool(Protocol):
 def open_pool(settings: Settings) -> Iterator[Pool]:
     """The running server where there is one, else the files, which are held for as long as the block lasts."""
     folder = Path(settings.data_dir)
-    url = run_file.find(folder)
-    if url is not None:
-        yield Running(url, _password(settings))
+    if (server := asked(settings)) is not None:
+        yield server
         return
     with one_line(), lock_folder(folder):
         yield Resting(settings)
+
+
+def asked(settings: Settings) -> Running | None:
+    """The running server, where there is one; asks a person for the password where nobody else knows it."""
+    url = run_file.find(Path(settings.data_dir))
+    return None if url is None else Running(url, _password(settings))
 
 
 def running(settings: Settings) -> Running | None:
@@ -91,16 +96,15 @@ def running(settings: Settings) -> Running | None:
 
 
 def _password(settings: Settings) -> str:
-    """What opens the admin API; local mode needs nothing. Where only a hash is set, people are asked."""
+    """What opens the admin API; local mode needs nothing. Where it is not known here, people are asked."""
     password = settings.pool_users.admin_password
     if not settings.friends_mode:
         return settings.local_token
     if password and not password.startswith("$2"):
         return password
-    if not password:
-        raise click.ClickException("the running server has no admin password: set POOL_ADMIN_PASSWORD for both")
     if not sys.stdin.isatty():
-        raise click.ClickException("the settings hold a hash only: set POOL_ADMIN_PASSWORD to the password itself")
+        known = "the settings hold a hash only" if password else "a pool runs, and no admin password is known here"
+        raise click.ClickException(f"{known}: set POOL_ADMIN_PASSWORD to the running server's")
     typed: str = click.prompt("Admin password", hide_input=True, err=True)
     return typed
 

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from pool_server import statusline as one_line
 from pool_server.cli.common import config_option, emit, json_option, settings, table
-from pool_server.cli.pool import Running, running
+from pool_server.cli.pool import Running, asked
 from pool_server.core.enums import AccountState, Provider
 from pool_server.demo import notice
 from pool_server.texts import format, labels
@@ -123,12 +123,11 @@ def lines(found: dict[str, Any], now: float) -> list[tuple[str, ...]]:
 
 def _server(config: str | None) -> Running:
     """The server of this data folder; where none runs, the demo of this user."""
-    found = running(settings(config))
+    found = asked(settings(config))
     if found is not None:
         return found
     shown = notice.running()
     if shown is None:
-        raise click.ClickException("no running pool can be asked: start it with `pool-server serve`, or set "
-                                   "POOL_ADMIN_PASSWORD to its admin password")  # fmt: skip
+        raise click.ClickException("no running pool uses this data folder: start one with `pool-server serve`")
     click.echo(f"This is the demo on {shown[0]}.", err=True)
     return Running(*shown)

@@ -197,7 +197,10 @@ def test_a_hash_opens_nothing_and_a_wrong_password_is_told(
     with FakeProviders([key_account("claude:a")]) as fakes:
         users = PoolUsers(admin_password=hashed)
         with PoolProcess(folder, fake_settings(folder, fakes, pool_users=users)):
-            assert "POOL_ADMIN_PASSWORD" in sh("account", "list").refused(1)
+            assert "a hash only" in sh("account", "list").refused(1)
+            (folder / "elsewhere.toml").write_text('friend_code = "known to the server"\n', "utf-8")
+            for command in (("account", "list"), ("status",), ("top", "--once")):  # the server's environment has one
+                assert "no admin password is known here" in sh(*command, "--config", "elsewhere.toml").refused(1)
             monkeypatch.setenv("POOL_ADMIN_PASSWORD", "wrong")
             assert "401" in sh("account", "list").refused(1)
 
