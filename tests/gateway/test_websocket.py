@@ -12,7 +12,7 @@ import pytest
 from pool_server.core.enums import Outcome, Transport
 from tests.fakes import Gate, Surface, account, faults, key_account, plays
 from tests.gateway.sockets import BY_PRIORITY, COUNTED, create, final_id, socket, two
-from tests.gateway.stack import ADMIN, Stack, run
+from tests.gateway.stack import ADMIN, Stack, responses, run
 
 
 def test_turns_of_a_socket_share_one_account_and_are_each_recorded(tmp_path: Path) -> None:
@@ -107,6 +107,11 @@ def test_a_continued_turn_whose_account_is_gone_is_sent_again_in_full(tmp_path: 
                 events = await client.turn(create(previous_response_id=first))
                 assert events[-1]["error"]["code"] == "previous_response_not_found"
                 assert await client.closed() == 1012
+            lost = stack.records()[-1]
+            assert (lost.outcome, len(lost.attempts)) == (Outcome.UPSTREAM, 1), "an account was asked"
+            status, _ = await stack.post("/v1/responses", responses(previous_response_id=first))
+            lost = stack.records()[-1]
+            assert (status, lost.outcome, lost.attempts) == (400, Outcome.REQUEST_FAULT, []), "none was"
             async with socket(stack) as client:
                 assert final_id(await client.turn(create()))
             assert stack.records()[-1].account == "codex:two"
@@ -120,6 +125,8 @@ def test_a_continuation_on_a_new_socket_must_be_sent_in_full(tmp_path: Path) -> 
             events = await client.turn(create(previous_response_id="resp_of_another_socket"))
             assert events[-1]["error"]["code"] in ("previous_response_not_found",)
             assert await client.closed() == 1012
+            (lost,) = stack.records()
+            assert (lost.outcome, lost.attempts) == (Outcome.REQUEST_FAULT, []), "as over HTTP"
 
     run(test)
 
