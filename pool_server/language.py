@@ -74,6 +74,11 @@ class LazyText(msgspec.Struct, frozen=True):
         return hash(str(self))
 
 
+def nlazy(one: str, several: str, number: int, **values: object) -> LazyText:
+    """`lazy` of the message for one thing or for several; `{n}` is the number."""
+    return lazy(one if number == 1 else several, n=number, **values)
+
+
 def lazy(message: str, **values: object) -> LazyText:
     """The message with `{name}` replaced by the value of that name; one that is an exception is what it says."""
     return LazyText(message, {name: _place(value) for name, value in values.items()})

@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pool_server.core.enums import CostBasis
 from pool_server.language import gettext as _
+from pool_server.language import ngettext
 
 UNITS = ((1e12, "{figure} T"), (1e9, "{figure} B"), (1e6, "{figure} M"), (1e3, "{figure} k"))
 SEPARATORS = "1,234.5"  # a figure as English writes it; its translation says how another language does
@@ -23,8 +24,8 @@ MESSAGES = (*(unit for _size, unit in UNITS), SEPARATORS, *WEEKDAYS, *MONTHS)
 
 
 def figure(text: str) -> str:
-    """A figure written with "," and "." as the language of this task writes it."""
-    example = _(SEPARATORS)
+    """A figure written with "," and "." as the language of this task writes it, and a minus with the sign of one."""
+    text, example = text.replace("-", "−"), _(SEPARATORS)
     return text if example == SEPARATORS else text.translate({44: example[1], 46: example[5]})
 
 
@@ -54,7 +55,7 @@ def percent(value: float | None) -> str:
         return "<1 %"
     if 99 < value < 100:
         return "99 %"
-    return f"{value:.0f} %"
+    return figure(f"{value:.0f} %")
 
 
 def money(value: float | None) -> str:
@@ -63,7 +64,26 @@ def money(value: float | None) -> str:
         return _("unknown")
     if 0 < value < 0.01:
         return _("<$0.01")
+    if value < 0:
+        return "−" + money(-value)
     return _("${amount}", amount=figure(f"{value:,.2f}" if value < 1000 else f"{value:,.0f}"))
+
+
+def signed(value: float) -> str:
+    """A term of a sum, with its sign: "+0.22"."""
+    return figure(f"{value:+.2f}")
+
+
+def days(value: float) -> str:
+    return ngettext("{n} day", "{n} days", value, n=figure(f"{value:g}"))
+
+
+def requests(value: int) -> str:
+    return ngettext("{n} request", "{n} requests", value, n=count(value))
+
+
+def of_tokens(value: float) -> str:
+    return ngettext("{n} token", "{n} tokens", value, n=count(value))
 
 
 def duration(seconds: float) -> str:
@@ -134,6 +154,11 @@ def month(moment: date) -> str:
 def written(moment: date) -> str:
     """ "3 Mar 2027"."""
     return _("{day} {month} {year}", day=moment.day, month=month(moment), year=moment.year)
+
+
+def month_of(moment: date) -> str:
+    """ "Mar 2027"."""
+    return _("{month} {year}", month=month(moment), year=moment.year)
 
 
 def day(at: float, where: tzinfo) -> str:

@@ -28,7 +28,9 @@ _ATTRIBUTE = re.compile(rf'(\s(?:{_READ})=")((?:{_CODE}|[^"])*)(")', re.S)
 _EXPRESSION = re.compile(r"\{\{.*?\}\}|\{%\s*raw\b.*?%\}", re.S)
 _PLACE = re.compile(r"\{(\d+)\}|<(/?)(\d+)>")
 _LETTER = re.compile(r"[^\W\d_]")
-_MARKED = re.compile(r"\b_\(\s*(\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*')")
+_LITERAL = r"(\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*')"
+_MARKED = re.compile(rf"\b_\(\s*{_LITERAL}")
+COUNTED = re.compile(rf"\bngettext\(\s*{_LITERAL},\s*{_LITERAL}")
 
 _SCRIPTED = re.compile(r"\bt\(\s*\"((?:[^\"\\]|\\.)*)\"")
 
@@ -113,6 +115,7 @@ def messages(source: str) -> list[str]:
 
     translated(source, note)
     found += [_unquoted(literal[1]) for literal in _MARKED.finditer(source)]
+    found += [_unquoted(literal) for both in COUNTED.finditer(source) for literal in both.groups()]
     return found
 
 

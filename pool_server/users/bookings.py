@@ -16,6 +16,7 @@ import msgspec
 from pool_server.core.enums import Denial, Provider
 from pool_server.core.settings import BookingSettings
 from pool_server.language import gettext as _
+from pool_server.language import ngettext
 from pool_server.storage import Store, StoreError, Txn
 from pool_server.users.changes import append_audit, append_change, commit
 from pool_server.users.models import (
@@ -208,4 +209,6 @@ def _check(made: Booking, now: float, settings: BookingSettings) -> None:
     if not 0 < made.until - made.since <= settings.longest_h * 3600:
         raise bad_value(_("a booking lasts up to {hours} h", hours=f"{settings.longest_h:g}"))
     if made.since > now + settings.ahead_days * 86_400:
-        raise bad_value(_("a booking begins within {days} days", days=f"{settings.ahead_days:g}"))
+        ahead = settings.ahead_days
+        said = ngettext("a booking begins within {n} day", "a booking begins within {n} days", ahead, n=f"{ahead:g}")
+        raise bad_value(said)

@@ -28,7 +28,7 @@ from pool_server.accounts.credentials.scan import (
 )
 from pool_server.accounts.credentials.source import CredentialSource, Signature
 from pool_server.core.enums import CredentialKind
-from pool_server.language import LazyText, lazy, lazy_of
+from pool_server.language import LazyText, lazy, lazy_of, nlazy
 from pool_server.providers import Credential, CredentialRejectedError, provider_module
 
 log = logging.getLogger(__name__)
@@ -62,10 +62,11 @@ class Unread(msgspec.Struct, frozen=True):
     def told(self) -> LazyText:
         if not self.accounts:
             return self.reason
-        if len(self.accounts) == 1:
-            return lazy("{reason}; {account} stays as it was", reason=self.reason, account=self.accounts[0])
-        count = len(self.accounts)
-        return lazy("{reason}; its {count} accounts stay as they were", reason=self.reason, count=count)
+        return nlazy(
+            "{reason}; {account} stays as it was",
+            "{reason}; its {n} accounts stay as they were",
+            len(self.accounts), reason=self.reason, account=self.accounts[0],
+        )  # fmt: skip
 
 
 class Look(msgspec.Struct, frozen=True):

@@ -21,7 +21,7 @@ from pool_server.core.models import HttpRequest
 from pool_server.core.origins import origin
 from pool_server.core.origins import shown as shown_origin
 from pool_server.core.settings import Settings
-from pool_server.language import LazyText, lazy
+from pool_server.language import LazyText, lazy, nlazy
 from pool_server.providers import Credential, CredentialRejectedError, provider_module
 from pool_server.providers.json_fields import merged
 
@@ -240,12 +240,16 @@ class CredentialStore:
                 "lost at the next restart, {folder}/ cannot be written either ({failure})", folder=data, failure=failure
             )
         if reason:
-            return lazy(
-                "cannot be written ({reason}): new tokens of {count} sign-ins are {where}",
-                reason=reason, count=signed_in, where=where,
+            return nlazy(
+                "cannot be written ({reason}): new tokens of a sign-in are {where}",
+                "cannot be written ({reason}): new tokens of {n} sign-ins are {where}",
+                signed_in, reason=reason, where=where,
             )  # fmt: skip
-        count = len(self.owed)
-        return lazy("has {count} files that cannot be written: their new tokens are {where}", count=count, where=where)
+        return nlazy(
+            "has a file that cannot be written: its new tokens are {where}",
+            "has {n} files that cannot be written: their new tokens are {where}",
+            len(self.owed), where=where,
+        )  # fmt: skip
 
     def owe(self, account_id: str, updates: dict[str, Any], stale: Credential) -> None:
         """Remember fields that could not be written. Until they are, the file's old token counts as the new one."""

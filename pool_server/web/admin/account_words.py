@@ -22,7 +22,7 @@ class Term(NamedTuple):
 def terms(row: AccountRow, now: float) -> tuple[Term, ...]:
     """ "Its week ends in 4 d with 83 % unused: +0.22", the largest effect first."""
     ranked = sorted(row.terms.items(), key=lambda item: -abs(item[1]))
-    return tuple(Term(_words(name, row, now), f"{value:+.2f}") for name, value in ranked)
+    return tuple(Term(_words(name, row, now), format.signed(value)) for name, value in ranked)
 
 
 def standing(row: AccountRow, back: str = "") -> str:

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from pool_server.language import gettext as _
-from pool_server.language import marked
+from pool_server.language import marked, ngettext
 from pool_server.texts import format, labels, languages
 from pool_server.web.base import html
 from pool_server.web.base.assets.bundle import assets
@@ -88,6 +88,7 @@ class PageHandler(BaseHandler, abstract=True):
             "asset": assets().url,
             **self.settings["template_functions"],
             "_": _,
+            "ngettext": ngettext,
             "lang": languages.TAGS[self.locale.code],
             "languages": [(code, languages.TAGS[code], name) for code, name in languages.NAMES.items()],
             "words_file": "" if self.locale.code == languages.ENGLISH else f"language/{self.locale.code}.js",

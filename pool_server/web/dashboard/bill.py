@@ -18,6 +18,7 @@ from pool_server.core.enums import CredentialKind
 from pool_server.language import gettext as _
 from pool_server.language import marked
 from pool_server.ledger import OUTSIDE, AccountBill, by_headroom, by_use, tame, totals
+from pool_server.texts import format
 from pool_server.web.base.context import WebContext
 from pool_server.web.base.handler import Access, ProblemError
 from pool_server.web.base.page import PageHandler
@@ -30,13 +31,17 @@ MOST_NAMED = 40  # accounts without a price that the page names
 
 
 class BilledMonth(NamedTuple):
-    """A month of the pool's time zone: "2026-11", and its bounds in unix seconds."""
+    """A month of the pool's time zone: "2026-11", its bounds in unix seconds, and the months beside it. `label…` are
+    what people read."""
 
     name: str
     frm: float
     to: float
     before: str
     after: str
+    label: str
+    label_before: str
+    label_after: str
 
 
 def month(said: str, now: float, place: ZoneInfo) -> BilledMonth:
@@ -47,7 +52,9 @@ def month(said: str, now: float, place: ZoneInfo) -> BilledMonth:
         raise ProblemError(400, "bad_request", _("month is a month as 2026-11"))
     count = 12 * int(name[:4]) + int(name[5:]) - 1
     heads = [datetime((count + by) // 12, (count + by) % 12 + 1, 1, tzinfo=place) for by in (-1, 0, 1)]
-    return BilledMonth(name, heads[1].timestamp(), heads[2].timestamp(), f"{heads[0]:%Y-%m}", f"{heads[2]:%Y-%m}")
+    ends = heads[1].timestamp(), heads[2].timestamp()
+    labels = [format.month_of(heads[which]) for which in (1, 0, 2)]
+    return BilledMonth(name, *ends, f"{heads[0]:%Y-%m}", f"{heads[2]:%Y-%m}", *labels)
 
 
 def bills(ctx: WebContext, rows: Sequence[AccountBrief], asked: BilledMonth) -> tuple[list[AccountBill], list[str]]:

@@ -190,7 +190,7 @@ def _use_sentence(
     if not total:
         return _("Nothing was used {span}.", span=span)
     most = max(range(len(sums)), key=sums.__getitem__)
-    what = SHORT[kind](total) if kind == "money" else _("{total} tokens", total=SHORT[kind](total))
+    what = SHORT[kind](total) if kind == "money" else format.of_tokens(total)
     when, peak = _when(chart, axis, most), SHORT[kind](sums[most])
     words = _("{what} {span}, the most {when} ({peak})", what=what, span=span, when=when, peak=peak)
     if len(lines) > 1:

@@ -271,14 +271,14 @@ def burning(hours: Sequence[GroupSums], in_flight: int, *, mine: bool = False) -
         sum(row.unpriced for row in hours),
         about=any(row.estimated for row in hours),
     )
-    values = {"tokens": format.count(tokens), "price": price, "requests": under_way}
+    values = {"tokens": format.of_tokens(tokens), "price": price, "requests": under_way}
     if price == format.no_price():
         if mine:
-            return _("You used {tokens} tokens in the last hour; {requests}.", **values)
-        return _("{tokens} tokens in the last hour; {requests}.", **values)
+            return _("You used {tokens} in the last hour; {requests}.", **values)
+        return _("{tokens} in the last hour; {requests}.", **values)
     if mine:
-        return _("You used {tokens} tokens in the last hour, worth {price} at API prices; {requests}.", **values)
-    return _("{tokens} tokens in the last hour, worth {price} at API prices; {requests}.", **values)
+        return _("You used {tokens} in the last hour, worth {price} at API prices; {requests}.", **values)
+    return _("{tokens} in the last hour, worth {price} at API prices; {requests}.", **values)
 
 
 def _in_flight(count: int) -> str:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from pool_server.accounts.describe import AccountBrief, AccountRow
 from pool_server.core.enums import CredentialKind, FaultKind, Outcome
 from pool_server.language import gettext as _
+from pool_server.language import ngettext
 from pool_server.ledger import AccountUser, AccountValue, GroupSums, UsageSums, WeekHours
 from pool_server.texts import format, labels
 from pool_server.texts.labels import account_name
@@ -98,13 +99,14 @@ def causes_sentence(total: UsageSums, found: Sequence[Cause]) -> str:
         return _("No request in this range, so none has failed.")
     failed = total.failures
     if not failed:
-        return _("Every one of {requests} requests was served.", requests=format.count(requests))
+        shown = format.count(requests)
+        return ngettext("The one request was served.", "Every one of {n} requests was served.", requests, n=shown)
     share = format.percent(100 * failed / requests)
     worst = next((cause for cause in found if cause.key != Outcome.CLIENT_GONE), None)
-    values = {"failed": format.count(failed), "requests": format.count(requests), "share": share}
+    values = {"failed": format.count(failed), "requests": format.requests(requests), "share": share}
     if worst is None:
-        return _("{failed} of {requests} requests failed ({share}).", **values)
-    return _("{failed} of {requests} requests failed ({share}), mostly: {cause}.", **values, cause=worst.words)
+        return _("{failed} of {requests} failed ({share}).", **values)
+    return _("{failed} of {requests} failed ({share}), mostly: {cause}.", **values, cause=worst.words)
 
 
 def heat(found: WeekHours, frm: float, where: tzinfo) -> Heat:

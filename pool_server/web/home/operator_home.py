@@ -80,5 +80,6 @@ def focal(hands: int, providers: list[headroom.ProviderRow]) -> tuple[str, str]:
         return ngettext("{n} thing needs attention", "{n} things need attention", hands), "bad"
     ready, total = sum(row.ready for row in providers), sum(row.total for row in providers)
     if ready == total:
-        return _("All {total} accounts are ready", total=total) if total > 1 else _("The account is ready"), "good"
-    return _("{ready} of {total} accounts are ready", ready=ready, total=total), "warn" if ready else "bad"
+        return ngettext("The account is ready", "All {n} accounts are ready", total), "good"
+    words = ngettext("{ready} of {n} account is ready", "{ready} of {n} accounts are ready", total, ready=ready)
+    return words, "warn" if ready else "bad"

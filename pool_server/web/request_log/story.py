@@ -242,8 +242,8 @@ def _weighed(move: MoveRow, *, made: bool) -> str:
     if move.price is None:
         return _("What the change of account costs in lost cache was not known beforehand.")
     cost = _(
-        "{tokens} tokens' worth to read again, a price of {price}",
-        tokens=format.count(round(move.tokens or 0)),
+        "{tokens} to read again, a price of {price}",
+        tokens=format.of_tokens(round(move.tokens or 0)),
         price=f"{move.price:.1f}",
     )
     if move.gain is None:
@@ -266,8 +266,8 @@ def _considered(row: CandidateRow, chosen: str | None, at: float, where: tzinfo)
         words = worded(Refusal, labels.REFUSALS, refusal)
         if row.until:
             words += _(", back at {until}", until=format.clock(row.until, at, where))
-    terms = tuple((labels.TERMS.get(name, name), f"{value:+.2f}") for name, value in row.terms.items())
-    return Considered(account_name(row.account), words, "" if score is None else f"{score:+.2f}", terms, is_chosen)
+    terms = tuple((labels.TERMS.get(name, name), format.signed(value)) for name, value in row.terms.items())
+    return Considered(account_name(row.account), words, "" if score is None else format.signed(score), terms, is_chosen)
 
 
 def counts(usage: Usage) -> list[tuple[str, int]]:

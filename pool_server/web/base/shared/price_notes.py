@@ -74,7 +74,7 @@ def notes(total: PriceBasis, models: Mapping[str, UsageSums], prices: Prices, no
         sentences.append(
             _(
                 "The tokens of {requests}{worth} are estimated: no usage was told.",
-                requests=_requests(total.estimated),
+                requests=format.requests(total.estimated),
                 worth=worth,
             )
         )
@@ -84,7 +84,7 @@ def notes(total: PriceBasis, models: Mapping[str, UsageSums], prices: Prices, no
             _(
                 "{worth} of the price, of {requests}, rests on prices not confirmed.",
                 worth=worth,
-                requests=_requests(total.assumed),
+                requests=format.requests(total.assumed),
             )
         )
     if total.moves:
@@ -92,7 +92,9 @@ def notes(total: PriceBasis, models: Mapping[str, UsageSums], prices: Prices, no
     if (age := prices.age_days(now)) > OLD_AFTER_DAYS:
         written = date.fromisoformat(prices.date)
         day = format.written(written)
-        sentences.append(_("The price table is of {day}, {age} days old: prices may have changed.", day=day, age=age))
+        sentences.append(
+            _("The price table is of {day}, {age} old: prices may have changed.", day=day, age=format.days(age))
+        )
     return PriceNotes(tuple(missing[:NAMED]), max(0, len(missing) - NAMED), tuple(sentences))
 
 
@@ -114,10 +116,6 @@ def _moved(total: PriceBasis) -> str:
         move_cost_usd=format.money(total.move_cost_usd),
         rest=rest,
     )
-
-
-def _requests(number: int) -> str:
-    return ngettext("{n} request", "{n} requests", number, n=format.count(number))
 
 
 def _lines(model: str) -> str:
