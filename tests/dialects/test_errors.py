@@ -169,6 +169,19 @@ def test_durations_as_people_read_them(seconds: int, text: str) -> None:
     assert told(Dialect.MESSAGES, ErrorKind.EXHAUSTED, seconds)[2]["error"]["message"].endswith(f"in {text}.")
 
 
+@pytest.mark.parametrize("said", ["the limit is reached", "the limit is reached.", "the limit is reached  ", "why?"])
+@pytest.mark.parametrize("kind", [*QUOTA, ErrorKind.RATE])
+@pytest.mark.parametrize("dialect", list(Dialect))
+def test_a_time_follows_a_whole_sentence(dialect: Dialect, kind: ErrorKind, said: str) -> None:
+    raw = error(dialect, ClientError(kind=kind, message=said, status=429, retry_at=NOW + 3600), now=NOW)[2]
+    text = json.loads(raw)["error"]["message"]
+    whole = "why?" if said == "why?" else "the limit is reached."
+    if dialect in (Dialect.MESSAGES, Dialect.CHAT):  # the others' clients show the time themselves
+        assert text.startswith((f"{whole} Try again in ", f"{whole} The ")) and text.endswith(".")
+    else:
+        assert text == said or text.startswith(f"{whole} ")
+
+
 @given(st.text(max_size=600))
 def test_no_message_breaks_a_header(message: str) -> None:
     for dialect in Dialect:

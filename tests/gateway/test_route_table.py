@@ -256,7 +256,7 @@ def test_a_base_url_that_is_one_part_too_long_is_understood(pasted: str, path: s
 
 @pytest.mark.parametrize("spelt", ["/v1{}", "/v1beta/v1{}", "/{}", "{}/", "//v1/{}//"])
 @pytest.mark.parametrize(
-    "plain", ["/v1/messages", "/v1/responses", "/v1beta/models/g:nonsense", "/v1/whatever", "/v2/x"]
+    "plain", ["/v1/messages", "/v1/responses", "/v1beta/models/g:nonsense", "/v1/whatever", "/v2/x", "/upload/v1beta/x"]
 )
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
 def test_what_is_no_call_is_answered_alike_however_it_is_spelt(method: str, plain: str, spelt: str) -> None:

@@ -15,6 +15,7 @@ from pool_server.core.models import UpstreamRequest
 from pool_server.core.settings import Settings, Upstreams
 from pool_server.providers import Credential, CredentialRejectedError, client_headers, provider_module, refuse_unnamed
 from pool_server.providers.keys.operations import OPENAI_CHAT_API, OPENAI_RESPONSES_API
+from pool_server.providers.requests import join
 from tests.providers.make import FILES, KEY, KEY_FILES, OWN, SENTINELS, SETTINGS, call, cred
 
 MESSAGES, CHAT, RESPONSES, GEMINI = Dialect.MESSAGES, Dialect.CHAT, Dialect.RESPONSES, Dialect.GEMINI
@@ -114,6 +115,12 @@ def test_without_a_word_a_key_is_shown_as_its_vendor_wants(provider: Provider, h
 def test_an_address_is_read_as_people_paste_it(written: str, dialect: Dialect, url: str) -> None:
     found = cred(Provider.OPENAI, key_file(Provider.OPENAI, base_url=written, dialects=[dialect.value]))
     assert asked(found, dialect).url == url
+
+
+def test_what_a_base_ends_with_is_repeated_only_where_it_is_its_host() -> None:
+    assert join("https://api.example/v1/", "/v1/models", "a=b") == "https://api.example/v1/models?a=b"
+    assert join("https://api.example/v1", "/v10/models") == "https://api.example/v1/v10/models"
+    assert join("http://api", "/api/tags") == "http://api/api/tags"
 
 
 TAILS = ("", "/", "/v1", "/v1/", "/api/paas/v4", "/v1beta/openai", "/deep/er/path", "/inference")

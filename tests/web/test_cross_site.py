@@ -95,11 +95,15 @@ def test_no_origin_breaks_the_comparison(origin: str, own: str) -> None:
 
 
 def changing_routes() -> list[str]:
-    """A path of every route that takes a change, with something for each of its groups."""
+    return routes("post", "put", "patch", "delete")
+
+
+def routes(*verbs: str) -> list[str]:
+    """A path of every route that takes one of these, with something for each of its groups."""
     fillers = {r"([^/]+)": "x", r"([a-z]+)": "codex", r"([A-Za-z0-9_-]+)": "t"}
     paths = []
     for pattern, handler in TABLE:
-        if pattern != ".*" and any(verb in vars(handler) for verb in ("post", "put", "patch", "delete")):
+        if pattern != ".*" and any(hasattr(handler, verb) for verb in verbs):
             path = pattern
             for group, word in fillers.items():
                 path = path.replace(group, word)

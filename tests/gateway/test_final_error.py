@@ -1,0 +1,70 @@
+"""What is told and recorded where the pool cannot serve: one outcome for one event, and whole sentences."""
+
+from __future__ import annotations
+
+import pytest
+
+from pool_server.accounts import Decision
+from pool_server.core.enums import ErrorKind, FaultKind, Outcome, Provider, Refusal, Strategy
+from pool_server.core.models import ClientError, Fault
+from pool_server.gateway import final_error
+from pool_server.providers.evidence.table import EVIDENCE, ToldAs
+
+NOW = 1_790_000_000.0
+ENDS = (".", "!", "?", "…")
+REFUSED = {
+    ErrorKind.BAD_REQUEST, ErrorKind.TOO_LARGE, ErrorKind.UPGRADE,
+}  # fmt: skip
+OUTCOMES = {
+    Outcome.REQUEST_FAULT: REFUSED,
+    Outcome.EXHAUSTED: {ErrorKind.RATE, ErrorKind.EXHAUSTED},
+    Outcome.NO_ACCOUNT: {ErrorKind.NO_ACCOUNT},
+    Outcome.UPSTREAM: {ErrorKind.UNREACHABLE},
+    Outcome.DENIED: {ErrorKind.AUTH, ErrorKind.FORBIDDEN, ErrorKind.LIMIT, ErrorKind.BUSY},
+    Outcome.CUT: {ErrorKind.DRAINING, ErrorKind.CUT},
+}
+ASKED = {ErrorKind.NOT_FOUND: Outcome.REQUEST_FAULT, ErrorKind.CONTINUATION: Outcome.UPSTREAM}
+UNASKED = {ErrorKind.NOT_FOUND: Outcome.NO_ACCOUNT, ErrorKind.CONTINUATION: Outcome.REQUEST_FAULT}
+
+
+def outcome(kind: ErrorKind, attempted: bool, own_words: bool = False) -> Outcome:
+    return final_error.outcome_of(ClientError(kind, "m", 400, own_words=own_words), attempted=attempted)
+
+
+@pytest.mark.parametrize("kind", list(ErrorKind))
+@pytest.mark.parametrize("attempted", [False, True])
+def test_one_event_has_one_outcome(kind: ErrorKind, attempted: bool) -> None:
+    """`attempted`: an account was asked, over whichever transport."""
+    by_kind = {kind: outcome for outcome, kinds in OUTCOMES.items() for kind in kinds}
+    assert outcome(kind, attempted) is (by_kind | (ASKED if attempted else UNASKED))[kind]
+    assert outcome(kind, True, own_words=True) is Outcome.REQUEST_FAULT, "the provider's own words are the request's"
+
+
+def decision(**refused: int) -> Decision:
+    return Decision(None, None, Strategy.BALANCED, [], refused={Refusal(name): n for name, n in refused.items()})
+
+
+@pytest.mark.parametrize("kind", list(FaultKind))
+@pytest.mark.parametrize("said", ["it broke", "it broke.", "why?", "", "wait…"])
+def test_whatever_a_provider_says_the_error_is_whole_sentences(kind: FaultKind, said: str) -> None:
+    fault = Fault(kind, message=said, status=500)
+    told = final_error.unserved(decision(), [fault], (Provider.CLAUDE,), "m", NOW)
+    assert told.own_words or told.message.endswith(ENDS)
+    assert ".." not in told.message and told.message.strip() == told.message
+    told_as = {ToldAs.RATE: ErrorKind.RATE, ToldAs.QUOTA: ErrorKind.EXHAUSTED}.get(EVIDENCE[kind].told)
+    assert told_as is None or told.kind is told_as, "a rate limit is no quota"
+    assert final_error.cut(Provider.CLAUDE, [fault]).message.endswith(ENDS)
+
+
+@pytest.mark.parametrize("refusal", list(Refusal))
+@pytest.mark.parametrize("back", [None, NOW + 60])
+@pytest.mark.parametrize("model", ["", "m"])
+def test_whatever_keeps_accounts_from_serving_is_told_in_whole_sentences(
+    refusal: Refusal, back: float | None, model: str
+) -> None:
+    found = decision(**{refusal.value: 1})
+    found.retry_at = back
+    told = final_error.unserved(found, [], (Provider.CLAUDE,), model, NOW)
+    assert told.message.endswith(ENDS) and told.message[0].isupper()
+    limited = refusal in (Refusal.RATE_LIMITED, Refusal.RETURNING) and back is not None
+    assert (told.kind is ErrorKind.RATE and "rate limited" in told.message) >= limited, "a rate limit is no quota"
