@@ -60,6 +60,8 @@ class Feature(StrEnum):
     SEARCH_MOST = "how many web searches at most"
     SERVER_TOOLS = "other server tools (code, files, computer)"
     SERVER_HISTORY = "the vendor's own searches in the history"
+    COMPACTION = "a compaction of the conversation"
+    COMPACTED = "a conversation that another vendor compacted"
     MAX_OUTPUT = "output limit"
     SAMPLING = "temperature, top_p"
     TOP_K = "top_k"
@@ -182,6 +184,8 @@ RULES: dict[Feature, dict[UpstreamKind, Rule]] = {
     Feature.SEARCH_MOST: _row(_LEFT, _LEFT, _LEFT, _E, _LEFT),
     Feature.SERVER_TOOLS: _all(_NO_TOOL),
     Feature.SERVER_HISTORY: _all(_about("left out, the text stays")),
+    Feature.COMPACTION: _all(_about("a summary the pool asks for, readable by every model here")),
+    Feature.COMPACTED: _all(_about("the model is told that it cannot be read")),
     Feature.MAX_OUTPUT: _row(_out("the backend refuses it"), _E, _E, _E, _E),
     Feature.SAMPLING: _row(
         _out("the backend refuses it"),

@@ -9,6 +9,7 @@ it: `thoughtSignature`, for which Google documents a placeholder that its check 
 from __future__ import annotations
 
 import re
+from base64 import b64decode, b64encode
 from hashlib import blake2b
 
 import msgspec
@@ -20,6 +21,8 @@ from pool_server.dialects.wire.splice import splice
 
 _ITEMS = Decoder(list[dict[str, msgspec.Raw]])
 _SERVER_IDS = frozenset({"message", "function_call", "custom_tool_call", "function_call_output"})
+COMPACTED = frozenset({"compaction", "compaction_summary", "context_compaction"})
+_SUMMARY = b"pool-summary:"
 _THINKING = frozenset({b'"thinking"', b'"redacted_thinking"'})
 PLACEHOLDER = b"skip_thought_signature_validator"
 # Quotes within JSON strings are escaped, so that a text that speaks of signatures is none.
@@ -31,6 +34,25 @@ _SIGNED = frozenset({Dialect.GEMINI, Dialect.CODE_ASSIST, Dialect.CHAT})
 def seal_id(seal: bytes) -> str:
     """A short name of a seal; it tells nothing of it."""
     return blake2b(seal, digest_size=12).hexdigest()
+
+
+def seal_summary(summary: str) -> str:
+    """A summary as the sealed content of a compaction item, for accounts that make none themselves."""
+    return b64encode(_SUMMARY + summary.encode("utf-8", "replace")).decode()
+
+
+def summary_of(sealed: str) -> str | None:
+    """The summary within such a content; None for one that a vendor has sealed."""
+    try:
+        found = b64decode(sealed, validate=True)
+    except ValueError:
+        return None
+    return found.removeprefix(_SUMMARY).decode("utf-8", "replace") if found.startswith(_SUMMARY) else None
+
+
+def told_summary(summary: str) -> str:
+    """A summary as the model is told it."""
+    return f"Summary of the conversation before this point:\n\n{summary}"
 
 
 def first_signature(dialect: Dialect, body: bytes) -> str | None:
@@ -57,7 +79,7 @@ def strip_sealed(dialect: Dialect, body: bytes) -> bytes | None:
 def _strip_responses(body: bytes) -> bytes | None:
     """Reasoning items go, references to stored items go, and messages and calls lose the id a foreign backend gave
     them: with `store` false an unknown id is refused. Compaction items stay: they hold the conversation, and without
-    them the model would answer a lost one."""
+    them the model would answer a lost one; summaries that the pool had another vendor write are told as text."""
     found = loads(body, RAW_FIELDS)
     items = loads(found["input"], _ITEMS) if found and "input" in found else None
     if not items:
@@ -69,11 +91,25 @@ def _strip_responses(body: bytes) -> bytes | None:
         if kind in ("reasoning", "item_reference"):
             changed = True
             continue
+        if kind in COMPACTED and (summary := _summary(item)) is not None:
+            kept.append(summary)
+            changed = True
+            continue
         if kind in _SERVER_IDS and "id" in item:
             item = {name: value for name, value in item.items() if name != "id"}
             changed = True
         kept.append(item)
     return splice(body, {"input": kept}) if changed else None
+
+
+def _summary(item: dict[str, msgspec.Raw]) -> dict[str, msgspec.Raw] | None:
+    """A message of the user in the place of a compaction item of the pool's own; None for a vendor's."""
+    summary = summary_of(loads(item.get("encrypted_content", msgspec.Raw(b"null")), TEXT) or "")
+    if summary is None:
+        return None
+    content = [{"type": "input_text", "text": told_summary(summary)}]
+    told = {"type": "message", "role": "user", "content": content}
+    return {name: msgspec.Raw(msgspec.json.encode(value)) for name, value in told.items()}
 
 
 def _strip_messages(body: bytes) -> bytes | None:

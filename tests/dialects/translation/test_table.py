@@ -54,7 +54,7 @@ REFUSED: list[tuple[Dialect, dict[str, Any], str]] = [
     (Dialect.RESPONSES, request(Dialect.RESPONSES, []) | {"background": True, "input": "x"}, "background"),
     (Dialect.RESPONSES, request(Dialect.RESPONSES, []) | {"prompt": {"id": "pmpt_1"}, "input": "x"}, "prompt"),
     (Dialect.RESPONSES, {"input": [{"type": "item_reference", "id": "msg_1"}]}, "item_reference"),
-    (Dialect.RESPONSES, {"input": [{"type": "compaction", "encrypted_content": "gAAAAAx"}]}, "compaction"),
+    (Dialect.RESPONSES, {"input": [{"type": "hologram", "encrypted_content": "gAAAAAx"}]}, "hologram"),
     (Dialect.RESPONSES, {"input": "x", "tools": [{"type": "code_interpreter"}]}, "code_interpreter"),
     (Dialect.MESSAGES, with_part(Dialect.MESSAGES, {"type": "container_upload", "file_id": "f"}), "file_id"),
     (

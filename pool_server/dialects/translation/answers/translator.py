@@ -53,6 +53,9 @@ from pool_server.dialects.translation.responses import (
     answer as responses_answer,
 )
 from pool_server.dialects.translation.responses import (
+    compaction,
+)
+from pool_server.dialects.translation.responses import (
     stream_in as responses_stream_in,
 )
 from pool_server.dialects.translation.responses import (
@@ -90,6 +93,7 @@ class ResponseTranslator:
         self._client = terms.client
         self._created = int(now)
         self._echo = responses_answer.Echo(self._created, request.echo, request.namespaces)
+        self._compacts = request.compacts
         self._folds: dict[int, Fold] = {}
         self._out: list[bytes] = []
         self._upstream = upstream
@@ -188,6 +192,8 @@ class ResponseTranslator:
         if found is None:
             return b""
         answer, others = found
+        if self._compacts:
+            return msgspec.json.encode(compaction.write_answer(answer, self._echo))
         return msgspec.json.encode(_write_whole(self._client, answer, others, self._created, self._echo))
 
     def close(self) -> None:
@@ -249,7 +255,8 @@ def _stream_writer(client: Dialect, created: int, echo: Any, request: NeutralReq
     if client is Dialect.CHAT:
         writer = chat_stream_out.ChatStreamWriter(created, include_usage=request.include_usage)
     elif client is Dialect.RESPONSES:
-        writer = responses_stream_out.ResponsesStreamWriter(echo)
+        writing = compaction.CompactionWriter if request.compacts else responses_stream_out.ResponsesStreamWriter
+        writer = writing(echo)
     elif client is Dialect.MESSAGES:
         writer = messages_stream_out.MessagesStreamWriter()
     else:

@@ -22,16 +22,19 @@ from pool_server.dialects.translation.neutral import (
     ToolCall,
     WebSearch,
 )
+from pool_server.dialects.translation.responses import compaction
 from pool_server.dialects.translation.seals import read_seal
 from pool_server.dialects.translation.shapes import also, either, kinds_of, known, leave_out, many, unknown
+from pool_server.dialects.wire.sealed import COMPACTED
 
 _ROLES = {"system": Role.SYSTEM, "developer": Role.DEVELOPER, "user": Role.USER, "assistant": Role.ASSISTANT}
 _LOGPROBS, _SEALS = "message.output_text.logprobs", "reasoning.encrypted_content"
 # What the vendor did by itself: its outcome is in the message that follows.
 _SERVER_ITEMS = fields.words(
     "web_search_call file_search_call code_interpreter_call image_generation_call mcp_call mcp_list_tools "
-    "mcp_approval_request mcp_approval_response tool_search_call tool_search_output"
+    "mcp_approval_request mcp_approval_response tool_search_call"
 )
+_OUTPUTS = fields.words("function_call_output custom_tool_call_output local_shell_call_output")
 _SERVER_TOOLS = fields.words(
     "file_search code_interpreter image_generation computer computer_use_preview mcp local_shell shell apply_patch "
     "tool_search"
@@ -60,6 +63,8 @@ _TOOLS = {
 }
 _FORMAT = known("name:str description:str schema:obj strict:bool")
 _IN_SPACE = kinds_of({"type": None}, {**_TOOLS})
+_OFFERED = many(kinds_of({"type": None}, {**_TOOLS, "namespace": known("name:str", tools=many(_IN_SPACE))}))
+_MORE_TOOLS = known("role:str call_id:str execution:str", tools=_OFFERED)
 # Fields read below; what the vendor itself gives its items says nothing.
 _KNOWN = known(
     "model:str instructions:str stream:bool store:bool include:strs parallel_tool_calls:bool max_output_tokens:num "
@@ -76,11 +81,16 @@ _KNOWN = known(
                 custom_tool_call=known("call_id:str name:str namespace:str input:str"),
                 function_call_output=_OUTPUT,
                 custom_tool_call_output=_OUTPUT,
+                additional_tools=_MORE_TOOLS,
+                tool_search_output=_MORE_TOOLS,
+                local_shell_call_output=_OUTPUT,
+                local_shell_call=known("call_id:str action:obj"),
+                agent_message=known("author:str recipient:str", content=_CONTENT),
             )
         ),
         str,
     ),
-    tools=many(kinds_of({"type": None}, {**_TOOLS, "namespace": known("name:str", tools=many(_IN_SPACE))})),
+    tools=_OFFERED,
     tool_choice=also(
         either(
             "type:str",
@@ -117,10 +127,17 @@ def read_request(body: dict[str, Any]) -> NeutralRequest:
             reader.item(item, where)
     for where, tool in each(body.get("tools"), "tools"):
         _tool(request, tool, where, "")
+    request.tools = list({tool.name: tool for tool in request.tools}.values())  # what is offered again is the same
     _choice(request, body)
     _options(request, body)
+    if _asks_to_compact(body.get("input")):
+        compaction.ask(request)
     unknown(request, body, _KNOWN.fields)
     return request
+
+
+def _asks_to_compact(items: Any) -> bool:
+    return isinstance(items, list) and bool(items) and obj(items[-1]).get("type") == compaction.TRIGGER
 
 
 class _Items:
@@ -138,8 +155,21 @@ class _Items:
             self._assistant([self._reasoning(item)], False)
         elif kind in ("function_call", "custom_tool_call"):
             self._assistant([self._call(item)], False)
-        elif kind in ("function_call_output", "custom_tool_call_output"):
+        elif kind in _OUTPUTS:
             self._output(item, where)
+        elif kind in ("additional_tools", "tool_search_output"):
+            for at, tool in each(item.get("tools"), f"{where}.tools"):
+                _tool(self._request, tool, at, "")
+        elif kind == "local_shell_call":
+            self._assistant(
+                [ToolCall(text(item.get("call_id")), "local_shell", fields.json_text(item.get("action")))], False
+            )
+        elif kind == "agent_message":
+            self._agent(item, where)
+        elif kind in COMPACTED:
+            self._request.messages.append(compaction.read(self._request, item, where))
+        elif kind == compaction.TRIGGER:
+            pass  # where it is the last
         elif kind in _SERVER_ITEMS:
             self._request.ask(Feature.SERVER_HISTORY, where)
         elif kind == "item_reference":
@@ -167,6 +197,13 @@ class _Items:
             self._request.ask(Feature.DEVELOPER, f"{where}.role")
         self._request.messages.append(Message(_ROLES[role], parts))
 
+    def _agent(self, item: dict[str, Any], where: str) -> None:
+        """What another agent wrote; a part that its vendor has sealed is left out."""
+        content = item.get("content")
+        told = [part for part in content if obj(part).get("type") == "input_text"] if isinstance(content, list) else []
+        if parts := _content(self._request, told, f"{where}.content"):
+            self._request.messages.append(Message(Role.USER, parts))
+
     def _reasoning(self, item: dict[str, Any]) -> Reasoning:
         summary = item.get("summary")
         pieces = [text(obj(part).get("text")) for part in (summary if isinstance(summary, list) else ())]
@@ -187,7 +224,10 @@ class _Items:
         parts = _content(self._request, item.get("output"), f"{where}.output")
         if any(isinstance(part, Media) for part in parts):
             self._request.ask(Feature.RESULT_MEDIA, f"{where}.output")
-        result = Result(text(item.get("call_id")), [part for part in parts if isinstance(part, (Text, Media))])
+        result = Result(
+            text(item.get("call_id")) or text(item.get("id")),
+            [part for part in parts if isinstance(part, (Text, Media))],
+        )
         self._request.messages.append(Message(Role.TOOL, [result]))
 
 
