@@ -97,8 +97,9 @@ def error(dialect: Dialect, err: ClientError, *, now: float, request_id: str = "
         return err.status, headers, dumps(_google(err, now))
     if dialect is Dialect.RESPONSES:
         if err.kind in _QUOTA:
-            # Codex goes on behind it: ", or try again at 10:49 PM."
-            headers.append(("x-codex-promo-message", header_safe(err.message).rstrip(". ")))
+            # Codex has a sentence before it, and goes on behind it: ", or try again at 10:49 PM."
+            said = header_safe(err.message).rstrip(". ")
+            headers.append(("x-codex-promo-message", said[:1].upper() + said[1:]))
         # A 429 of another shape Codex waits for in silence and then hides; a 400 it shows at once.
         status = 400 if err.kind is ErrorKind.RATE and not passing else err.status
         return status, headers, dumps({"error": _codex(err, now)})

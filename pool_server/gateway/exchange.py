@@ -26,7 +26,7 @@ from pool_server.gateway.attempts.serving_model import next_in_chain
 from pool_server.gateway.attempts.uncarried import Uncarried
 from pool_server.gateway.http.body import MEMORY_LIMIT
 from pool_server.gateway.http.decoding import DecodedAnswer, decoded, decoded_refusal, unknown_coding
-from pool_server.gateway.http.programs import program, repeats_unavailable
+from pool_server.gateway.http.programs import program, repeats_refusals
 from pool_server.gateway.objects import Tracking
 from pool_server.gateway.objects.continuity import Continuity, drop_turn_state
 from pool_server.gateway.routes import Route
@@ -144,7 +144,7 @@ class Exchange:
             model=self.sent,
             stream=peek.stream,
             exchange=self.id,
-            session=self.session_hash(),
+            session=self.continuity.session_hash(self.peek.session),
             seals=sealed and (decision is None or decision.pinned in (None, self.account)),
             refused=self.ruled,
             now=self.at,
@@ -488,12 +488,12 @@ class Exchange:
             if not self.refusals.faults:
                 return final_error.holder_out(self.decision)
             self.decision = msgspec.structs.replace(self.decision, hard_lost=False)
-        return self.refusals.last_word(
-            self.decision, self.providers, self.peek.model, repeats=repeats_unavailable(self.client_call.headers)
-        )
+        return self.refusals.last_word(self.decision, self.providers, self.peek.model, repeats=self.repeats)
 
-    def session_hash(self) -> str:
-        return self.continuity.session_hash(self.peek.session)
+    @property
+    def repeats(self) -> bool:
+        """The program sends again and again what it is refused."""
+        return repeats_refusals(self.client_call.headers)
 
     def since_start(self) -> float:
         """Milliseconds, as `round(ms, 1)` has them, in a tenth of its time."""

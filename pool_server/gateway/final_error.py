@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
+
 from pool_server.accounts import Decision
 from pool_server.core.enums import Denial, ErrorKind, Outcome, Provider, Refusal, SpoolFullReason
 from pool_server.core.models import ClientError, Fault
@@ -59,6 +61,12 @@ def outcome_of(error: ClientError, *, attempted: bool) -> Outcome:
     if attempted and error.kind is ErrorKind.CONTINUATION:
         return Outcome.UPSTREAM
     return _OUTCOMES[error.kind]
+
+
+def as_heard(error: ClientError, *, repeats: bool) -> ClientError:
+    """The error with a status that stops a program that `repeats` what it is refused: Codex asks after a 403 or 404 six
+    times over HTTP, thirteen times where it began on a socket, and shows a 400 at once."""
+    return msgspec.structs.replace(error, status=400) if repeats and error.status in (403, 404) else error
 
 
 def denied(refusal: Denied) -> ClientError:

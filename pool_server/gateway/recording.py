@@ -103,7 +103,7 @@ def _sheet(x: Exchange) -> UsageRecord:
             partial=True,
             agent=x.agent,
             project=x.project,
-            session=x.session_hash(),
+            session=x.continuity.session_hash(x.peek.session),
         )
     if x.account is not sheet.account or not sheet.provider:
         sheet.provider, sheet.account = _provider(x), x.account

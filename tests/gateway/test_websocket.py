@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -218,6 +219,36 @@ def test_no_key_is_no_socket(tmp_path: Path) -> None:
                     pass
             assert refused.value.status == 401
             assert stack.fakes.calls == []
+
+    run(test)
+
+
+def test_a_friend_of_no_access_is_told_at_a_status_codex_does_not_repeat_and_each_no_is_recorded(
+    tmp_path: Path,
+) -> None:
+    """Codex shows a 400 at once, and asks after a 403 thirteen times; other programs get the 403 they know."""
+
+    async def test() -> None:
+        async with Stack(tmp_path, [account("codex:one")], friend_code="open sesame") as stack:
+            made = await stack.users.people.create_user("ada", actor=ADMIN, limits={"models": ["other-*"]})
+            spent = await stack.users.people.create_user("ben", actor=ADMIN, limits={"tokens_day": 1})
+            key: dict[str, Any] = {"Authorization": f"Bearer {made['key']}"}
+            asked = []
+            programs: list[dict[str, Any]] = [{}, {"originator": "codex_exec"}]
+            for program in programs:
+                status, _ = await stack.post("/v1/responses", responses(), **key, **program)
+                async with socket(stack, **key, **program) as client:
+                    asked.append((status, (await client.turn(create()))[-1]["status"]))
+            assert asked == [(403, 403), (400, 400)]
+            await stack.post("/v1/responses", responses(), Authorization=f"Bearer {spent['key']}")
+            with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+                async with socket(stack, Authorization=f"Bearer {spent['key']}"):
+                    pass
+            assert refused.value.status == 429
+            told = [(record.status, record.outcome) for record in stack.records()]
+            *denied, served, over = told
+            assert denied == [(403, Outcome.DENIED)] * 2 + [(400, Outcome.DENIED)] * 2
+            assert (served, over) == ((200, Outcome.OK), (429, Outcome.DENIED))
 
     run(test)
 

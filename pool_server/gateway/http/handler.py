@@ -253,7 +253,7 @@ class HttpExchange:
         transport.made_of_head = request.made_of_head
         refused = self._denied or await self._look(x, transport)
         if capture is not None:
-            capture.named(x.agent, x.peek.session or "", x.session_hash())
+            capture.named(x.agent, x.peek.session or "", x.continuity.session_hash(x.peek.session))
         everybodys = x.principal.admin or x.principal.local or x.forced
         if refused is None and self._route.lists is not None and not everybodys:
             await self._list(x)

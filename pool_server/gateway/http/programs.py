@@ -59,6 +59,7 @@ def program(user_agent: str) -> str:
     return f"{name} {version}".strip()[:_MOST]
 
 
-def repeats_unavailable(headers: Iterable[tuple[str, str]]) -> bool:
-    """Does the program that sent these ask again and again what was answered 503? Codex does, thirty times."""
+def repeats_refusals(headers: Iterable[tuple[str, str]]) -> bool:
+    """Does the program that sent these ask again and again what was answered 403, 404 or 503? Codex does, up to thirty
+    times."""
     return any(name.lower() == "originator" and value.lower().startswith("codex") for name, value in headers)

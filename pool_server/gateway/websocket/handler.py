@@ -200,7 +200,7 @@ class CodexSocket(RelaySocket):
     def _begin_capture(self, x: Exchange, frame: str | bytes) -> ExchangeCapture | None:
         capture = x.services.capture(x, "GET", list(self.request.headers.get_all()))
         if capture is not None:
-            capture.named(x.agent, x.peek.session or "", x.session_hash())
+            capture.named(x.agent, x.peek.session or "", x.continuity.session_hash(x.peek.session))
             capture.up(frame)
         return capture
 

@@ -142,7 +142,7 @@ class RealtimeSocket(RelaySocket):
         """Begins the transcript of the conversation, one for all its turns, where its person keeps them."""
         self._capture = x.services.capture(x, "GET", list(self.request.headers.get_all()))
         if self._capture is not None:
-            self._capture.named(x.agent, x.peek.session or "", x.session_hash())
+            self._capture.named(x.agent, x.peek.session or "", x.continuity.session_hash(x.peek.session))
             if setup:
                 self._capture.up(setup)
 

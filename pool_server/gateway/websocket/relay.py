@@ -20,6 +20,7 @@ from pool_server.gateway import final_error, metrics
 from pool_server.gateway.exchange import Exchange
 from pool_server.gateway.http.headers import SAFE, credentials, downward, query_without_key, upward
 from pool_server.gateway.http.reply import REQUEST_ID
+from pool_server.gateway.recording import record
 from pool_server.gateway.routes import Route, match
 from pool_server.gateway.service import DataPlane
 from pool_server.gateway.services import new_request_id
@@ -81,6 +82,9 @@ class RelaySocket(WebSocketHandler):
             self.drop_link(GOING_AWAY)
             raise Finish
         if refused is not None:
+            outcome = final_error.outcome_of(refused, attempted=bool(x.attempts))
+            refused = final_error.as_heard(refused, repeats=x.repeats)
+            await record(x, outcome, refused.status, refused.message)
             self._refuse(refused)
 
     async def _greet(self, x: Exchange) -> ClientError | None:
