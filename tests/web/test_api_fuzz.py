@@ -18,7 +18,9 @@ EXAMPLES = 4  # of each call by who may make it
 WITHIN_S = 600.0  # what only a hang reaches
 
 
-def answered(live: LiveSite, folder: Path, bearer: str, examples: int, phases: str = "examples,coverage,fuzzing") -> None:
+def answered(
+    live: LiveSite, folder: Path, bearer: str, examples: int, phases: str = "examples,coverage,fuzzing"
+) -> None:
     command = [
         str(Path(sys.executable).parent / "schemathesis"), "run", str(DESCRIPTION), "--url", live.url,
         "--header", f"Authorization: Bearer {bearer}", "--phases", phases, "--mode", "all",

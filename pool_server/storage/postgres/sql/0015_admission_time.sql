@@ -262,6 +262,7 @@ begin
   if not found then
     raise exception 'the node lives' using errcode = 'PL005';
   end if;
+  delete from hold where node = p_node and n = 0;  -- of these nothing is counted: their counters stay as they are
   for one in select usr, jti from hold where node = p_node order by 1, 2 limit p_most loop
     u := use_locked(one.usr, one.jti, p_at, p_marks);
     delete from hold where usr = one.usr and jti = one.jti and node = p_node returning * into h;
