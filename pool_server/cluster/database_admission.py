@@ -77,7 +77,7 @@ class AwayTerms(NamedTuple):
 
 
 class DatabaseAdmission(AdmissionPort):
-    """`known` tells up to which number this machine knows changes of people. `fair` counts what each request has
+    """`known` tells up to which number this process goes by changes of people. `fair` counts what each request has
     taken of a provider."""
 
     def __init__(

@@ -118,6 +118,10 @@ class PeoplePort(Protocol):
     async def catch_up(self) -> None:
         """Returns when this machine reads what was changed before the call, on any machine."""
 
+    def follow(self, take_in: Callable[[], None]) -> None:
+        """Has this process `take_in` what its machine has been told, and go by that from then on."""
+        take_in()
+
 
 class DoorPort(Protocol):
     """What the door keeps for a while: wrong tries, browser sessions, single-use tickets. Sessions, tickets and what

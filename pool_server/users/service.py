@@ -364,6 +364,9 @@ class Users:
     # What runs in the background
 
     def _follow(self) -> None:
+        self._port.follow(self._take_in)
+
+    def _take_in(self) -> None:
         """Take in what any worker changed, this one included."""
         for entry in self._feed.news():
             if entry is None:

@@ -76,6 +76,27 @@ def test_limits_that_were_changed_hold_for_the_next_request_anywhere(database: D
     asyncio.run(walk())
 
 
+def test_what_a_machine_was_told_counts_once_its_process_goes_by_it(database: Database, tmp_path: Path) -> None:
+    """Between the two a request finds the old limits: another process of the machine has taken the news in, or a
+    thread of this one."""
+
+    async def walk() -> None:
+        async with FakeProviders([account("claude:one")]) as fakes, several(database, fakes, tmp_path) as (a, b):
+            made = await a.server.users.people.create_user("Ada", actor=OPERATOR)
+            assert (await b.ask(made["key"]))[0] == 200
+            users = b.server.users
+            await users._tasks.close()
+            assert b.server._node is not None
+            b.server._node.on_feed["people"].clear()
+            await a.server.users.people.patch_user(made["id"], {"limits": {"concurrent": 0}}, actor=OPERATOR)
+            await users._port.catch_up()
+            view = users._directory.view(made["id"])
+            assert view is not None and view.limits.concurrent, "it goes by what it had read"
+            assert (await b.ask(made["key"]))[0] == 429
+
+    asyncio.run(walk())
+
+
 @pytest.mark.parametrize(
     ("settings", "told"),
     [

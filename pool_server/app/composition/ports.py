@@ -144,7 +144,7 @@ async def over_database(node: ClusterNode, settings: Settings, *, leader: bool =
 
         def admission(calendar: Calendar, shares: Shares, clock: Callable[[], float]) -> DatabaseAdmission:
             return DatabaseAdmission(
-                node, calendar, clock, known=replica.known, fair=FairShares(shares, clock), terms=terms
+                node, calendar, clock, known=lambda: people.followed, fair=FairShares(shares, clock), terms=terms
             )
 
         accounts = account_ports(node, settings, leader=leader)

@@ -50,10 +50,12 @@ class DatabasePeople(PeoplePort):
     def __init__(
         self, pool: DatabasePool, apply: Callable[[PeopleNews], Awaitable[None]], known: Callable[[], int]
     ) -> None:
-        """`known`: the number of the last change of people that this node has taken in."""
+        """`known`: the number of the last change of people that this machine was told. `followed`: the same of this
+        process, which remembers some of what it has read before."""
         self._pool = pool
         self._apply = apply
         self._known = known
+        self.followed = 0
 
     async def create(self, person: Person, trail: Trail, arrival: Arrival) -> None:
         async with self._change(trail) as (connection, seq):
@@ -152,6 +154,11 @@ class DatabasePeople(PeoplePort):
         async with self._pool.connection() as connection:
             news = await _news(connection, self._known())
         await self._apply(news)
+
+    def follow(self, take_in: Callable[[], None]) -> None:
+        told = self._known()
+        take_in()
+        self.followed = told
 
     @contextlib.asynccontextmanager
     async def _change(self, trail: Trail | None = None) -> AsyncIterator[tuple[Connection, int]]:
