@@ -56,22 +56,25 @@ class Note:
 
     def remove(self) -> None:
         """Take it away, unless it is another server's by now."""
-        if read(self._path.parent).get("process") == self._process:
-            with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):
+            if read(self._path.parent).get("process") == self._process:
                 self._path.unlink(missing_ok=True)
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """The note in a data folder; {} where there is none that can be read."""
+    """The note in a data folder; {} where there is none that makes sense. Raises PermissionError."""
     try:
         found = json.loads((folder / NOTE).read_text(encoding="utf-8"))
+    except PermissionError:
+        raise
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
 
 
 def find(folder: Path) -> str | None:
-    """The base URL of the server that runs on this data folder; None when none does.
+    """The base URL of the server that runs on this data folder; None when none does. Raises PermissionError for a
+    folder or a note that this user may not read: who cannot look does not know.
 
     A note whose process is gone (killed) is not believed, also where another one has its number by now; a program of
     before wrote the number alone. Nor is one that came with a copy of the folder: its server uses another one. Only

@@ -57,12 +57,20 @@ def restore(file: str | None, at: str | None, check: bool, config: str | None) -
             with _copy(chosen, file) as source:
                 _put_back(chosen, source, check=check)
             return
-        moment = datetime.fromisoformat(at or "").timestamp()
+        moment = _time(at or "")
         for candidate in _copies_before(chosen, moment):
             with contextlib.suppress(TooNewError), _copy(chosen, candidate) as source:
                 _put_back(chosen, source, check=check, until=moment)
                 return
         raise StoreError(f"there is no scheduled copy from {at} or before")
+
+
+def _time(text: str) -> float:
+    """A moment in unix seconds; local time where no zone is named."""
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except (ValueError, OverflowError):
+        raise click.UsageError(f"--at: {text!r} is no time; write it as 2026-11-29T06:00:30") from None
 
 
 def _put_back(chosen: Settings, source: Path, *, check: bool, until: float | None = None) -> None:

@@ -44,6 +44,7 @@ from pool_server.storage.postgres.inspection import DatabaseFinding, inspect
 from pool_server.storage.postgres.url import DatabaseUrl, parse
 
 OK, WARNING, WRONG = "ok", "warning", "wrong"
+OWNER = "run this as the user who runs the pool"
 READABLE = "let the user who runs the pool read it; until then its accounts stay as the server knew them"
 GROUP = "put somebody into it on the people page, or change the account's groups"
 OWNER = "pool-server user list shows the ids; pool-server user add NAME makes somebody"
@@ -105,7 +106,10 @@ def examine(path: Path | None, env: dict[str, str], now: float) -> Iterator[Find
         lambda: look_at_accounts(settings, now),
     )
     for look in looks:
-        yield from look()
+        try:
+            yield from look()
+        except OSError as error:  # what cannot be looked at hides nothing else
+            yield Finding(error.filename or "files", WRONG, error.strerror or str(error), OWNER)
 
 
 def look_at_settings(loaded: LoadedSettings) -> Iterator[Finding]:
@@ -139,7 +143,13 @@ def look_at_port(settings: Settings) -> Iterator[Finding]:
     except ConfigError as error:
         yield Finding("port", WRONG, str(error), "set friend_code or an admin password, or listen on 127.0.0.1")
         return
-    url = run_file.find(Path(settings.data_dir))
+    try:
+        url = run_file.find(Path(settings.data_dir))
+    except PermissionError:
+        yield Finding(
+            "port", WARNING, f"whether a server runs cannot be seen: {settings.data_dir}/ cannot be read", OWNER
+        )
+        return
     if url is not None:
         yield Finding("port", OK, f"the server runs on {url}")
         return
@@ -180,6 +190,9 @@ def look_at_certificate(settings: Settings, now: float) -> Iterator[Finding]:
 def look_at_data(settings: Settings) -> Iterator[Finding]:
     """The data folder, its stores, the free space on its disk."""
     folder = Path(settings.data_dir)
+    if folder.is_dir() and not os.access(folder, os.R_OK | os.X_OK):
+        yield Finding("store", WRONG, f"{folder}/ cannot be read", OWNER)
+        return
     if not (folder / "ledger").exists():
         yield Finding("store", OK, f"{folder}/ is filled at the first start")
         return
@@ -334,8 +347,8 @@ def _far_away(host: str) -> bool:
 
 def _lost(settings: Settings) -> dict[str, str]:
     """The accounts a running server knows to be of no use until somebody acts, and why; a file does not tell that."""
-    server = running(settings)
     try:
+        server = running(settings)
         rows = server.accounts() if server is not None else []
     except click.ClickException:
         return {}  # told by the look at the port, or by nobody: the files are judged alone

@@ -83,9 +83,11 @@ _WORDS = {
 
 
 def _say(answer: dict[str, object]) -> None:
-    found, left = answer["found"], answer["left"]
-    assert isinstance(found, dict) and isinstance(left, dict)
-    click.echo(f"{answer['records']} usage records read, {answer['keys']} keys")
+    found, left, keys = answer["found"], answer["left"], answer["keys"]
+    assert isinstance(found, dict) and isinstance(left, dict) and isinstance(keys, dict)
+    click.echo(
+        f"{answer['records']} usage records read, " + ", ".join(f"{n} keys in {name}" for name, n in keys.items())
+    )
     for name, words in _WORDS.items():
         if found[name]:
             many = found[name] if isinstance(found[name], int) else ", ".join(found[name])

@@ -82,17 +82,22 @@ def open_pool(settings: Settings) -> Iterator[Pool]:
 
 def asked(settings: Settings) -> Running | None:
     """The running server, where there is one; asks a person for the password where nobody else knows it."""
-    url = run_file.find(Path(settings.data_dir))
+    url = _url(settings)
     return None if url is None else Running(url, _password(settings))
 
 
 def running(settings: Settings) -> Running | None:
     """The running server, where there is one and it can be asked without asking a person for the password."""
-    url = run_file.find(Path(settings.data_dir))
+    url = _url(settings)
     password = settings.pool_users.admin_password
     if url is None or (settings.friends_mode and (not password or password.startswith("$2"))):
         return None
     return Running(url, _password(settings))
+
+
+def _url(settings: Settings) -> str | None:
+    with one_line():
+        return run_file.find(Path(settings.data_dir))
 
 
 def _password(settings: Settings) -> str:

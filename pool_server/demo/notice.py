@@ -33,7 +33,10 @@ def running() -> tuple[str, str] | None:
         except (OSError, ValueError):
             continue
     for _began, folder, told in sorted(found, key=lambda one: -one[0]):
-        url = run_file.find(folder / DATA)
+        try:
+            url = run_file.find(folder / DATA)
+        except PermissionError:
+            continue
         if url is not None and isinstance(told, dict) and isinstance(told.get("password"), str):
             return url, told["password"]
     return None

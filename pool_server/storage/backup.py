@@ -274,6 +274,8 @@ def _unpack(source: Path, into: Path, tell: Tell) -> Manifest:
         raise StoreError(f"there is no backup {source}") from None
     except DecryptionError as exc:
         raise StoreError(f"{source}: {exc}") from None
+    except tarfile.ReadError as exc:  # its words for what ends before its first entry: "empty file"
+        raise StoreError(f"{source} is not a whole backup: it ends too soon, or is none") from exc
     except (tarfile.TarError, zstandard.ZstdError, EOFError) as exc:
         raise StoreError(f"{source} is not a whole backup: {exc}") from exc
     except OSError as exc:

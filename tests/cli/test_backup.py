@@ -40,5 +40,12 @@ def test_what_cannot_be_copied_or_put_back_is_one_line(sh: Shell, folder: Path) 
     assert (folder / "pipe").is_fifo() and (folder / "to-a-device").is_symlink()
     assert "no backup" in sh("restore", "copy").refused(1)
     (folder / "copy").write_bytes(b"no copy at all")
-    assert "copy" in sh("restore", "copy").refused(1)
+    assert "is not a whole backup" in sh("restore", "copy").refused(1)
+    for when in ("soon", "0001-01-01", "2026-13-01"):
+        assert "is no time; write it as" in sh("restore", "--at", when).refused(2)
+    sh("backup", "whole.zst")
+    whole = (folder / "whole.zst").read_bytes()
+    for most in (0, 100, len(whole) // 2, len(whole) - 1):
+        (folder / "cut.zst").write_bytes(whole[:most])
+        assert "is not a whole backup: it ends too soon" in sh("restore", "--check", "cut.zst").refused(1)
     assert names(sh) == ["Ann"]

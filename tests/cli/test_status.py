@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import threading
 from pathlib import Path
@@ -11,7 +13,8 @@ import pytest
 from rich.console import Console
 from rich.status import Status
 
-from pool_server.cli import common, status
+from pool_server.app import run_file
+from pool_server.cli import common, doctor, status
 from tests.cli.conftest import Shell
 from tests.fakes import FakeProviders, account, fake_settings
 from tests.process import PoolProcess
@@ -80,3 +83,25 @@ def test_what_takes_long_is_said_on_a_terminal_alone(
     monkeypatch.setattr(Status, "start", lambda self: started.set())
     with common.waiting("Copying"):
         assert started.wait(60)
+
+
+def test_a_folder_that_may_not_be_read_is_told_as_that(
+    sh: Shell, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not as one that no server uses; what else can be looked at is."""
+    real = Path.read_text
+
+    def read_text(path: Path, encoding: str | None = None) -> str:
+        if path.name == run_file.NOTE:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return real(path, encoding)
+
+    monkeypatch.setattr(Path, "read_text", read_text)
+    for command in (("status",), ("top", "--once"), ("account", "list"), ("upgrade",)):
+        assert "data/.server.json: Permission denied" in sh(*command).refused(1)
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "data")
+    monkeypatch.setattr(doctor, "look_at_certificate", lambda *_: read_text(folder / run_file.NOTE))
+    (folder / "data").mkdir()
+    told = {row["check"]: row["message"] for row in sh("doctor", "--json").json["checks"]}
+    assert "cannot be read" in told["port"] and "cannot be read" in told["store"]
+    assert told[str(folder / run_file.NOTE)] == "Permission denied" and "settings" in told

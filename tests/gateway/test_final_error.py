@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from pool_server.accounts import Decision
-from pool_server.core.enums import ErrorKind, FaultKind, Outcome, Provider, Refusal, Strategy
+from pool_server.core.enums import Denial, ErrorKind, FaultKind, Outcome, Provider, Refusal, Strategy
 from pool_server.core.models import ClientError, Fault
 from pool_server.gateway import final_error
 from pool_server.providers.evidence.table import EVIDENCE, ToldAs
+from pool_server.users import Denied
 
 NOW = 1_790_000_000.0
 ENDS = (".", "!", "?", "…")
@@ -68,3 +69,10 @@ def test_whatever_keeps_accounts_from_serving_is_told_in_whole_sentences(
     assert told.message.endswith(ENDS) and told.message[0].isupper()
     limited = refusal in (Refusal.RATE_LIMITED, Refusal.RETURNING) and back is not None
     assert (told.kind is ErrorKind.RATE and "rate limited" in told.message) >= limited, "a rate limit is no quota"
+
+
+@pytest.mark.parametrize("denial", list(Denial))
+def test_what_the_pool_denies_is_no_quota_of_a_provider(denial: Denial) -> None:
+    told = final_error.denied(Denied(denial, "your limit is reached", 429, NOW + 60))
+    kinds = {401: ErrorKind.AUTH, 403: ErrorKind.FORBIDDEN, 429: ErrorKind.LIMIT, 503: ErrorKind.NO_ACCOUNT}
+    assert told.kind is kinds[told.status] and told.code == denial.value and told.retry_at == NOW + 60

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from pool_server.app import run_file
-from pool_server.cli.common import config_option, settings
+from pool_server.cli.common import config_option, one_line, settings
 
 LOOK_S = 0.05
 WITHIN_S = 150.0  # longer than a server waits for the one it starts
@@ -21,9 +21,10 @@ WITHIN_S = 150.0  # longer than a server waits for the one it starts
 @click.option("--data", metavar="FOLDER", help="The data folder, where it is not the settings' own.")
 def upgrade(config: str | None, data: str | None) -> None:
     folder = Path(data if data is not None else settings(config).data_dir)
-    before = run_file.read(folder)
-    if run_file.find(folder) is None:
-        raise click.ClickException(f"no server runs on {folder}")
+    with one_line():
+        before = run_file.read(folder)
+        if run_file.find(folder) is None:
+            raise click.ClickException(f"no server runs on {folder}")
     try:
         os.kill(int(before["pid"]), signal.SIGUSR2)
     except PermissionError:
