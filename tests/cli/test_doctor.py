@@ -188,7 +188,7 @@ def test_a_folder_in_which_new_tokens_cannot_be_kept(folder: Path, monkeypatch: 
     assert "pool/" not in look(), "keys stay as they are"
     write_pool(folder / "pool", [account("claude:a")])
     found = look()["pool/"]
-    assert found.state == WARNING and "new tokens of 1 sign-ins are kept in data/escrow/" in found.message
+    assert found.state == WARNING and "new tokens of a sign-in are kept in data/escrow/" in found.message
     assert ":ro" in found.fix
 
 
