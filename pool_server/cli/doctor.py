@@ -44,7 +44,7 @@ from pool_server.storage.postgres.inspection import DatabaseFinding, inspect
 from pool_server.storage.postgres.url import DatabaseUrl, parse
 
 OK, WARNING, WRONG = "ok", "warning", "wrong"
-OWNER = "run this as the user who runs the pool"
+AS_ITS_USER = "run this as the user who runs the pool"
 READABLE = "let the user who runs the pool read it; until then its accounts stay as the server knew them"
 GROUP = "put somebody into it on the people page, or change the account's groups"
 OWNER = "pool-server user list shows the ids; pool-server user add NAME makes somebody"
@@ -109,7 +109,7 @@ def examine(path: Path | None, env: dict[str, str], now: float) -> Iterator[Find
         try:
             yield from look()
         except OSError as error:  # what cannot be looked at hides nothing else
-            yield Finding(error.filename or "files", WRONG, error.strerror or str(error), OWNER)
+            yield Finding(error.filename or "files", WRONG, error.strerror or str(error), AS_ITS_USER)
 
 
 def look_at_settings(loaded: LoadedSettings) -> Iterator[Finding]:
@@ -147,7 +147,7 @@ def look_at_port(settings: Settings) -> Iterator[Finding]:
         url = run_file.find(Path(settings.data_dir))
     except PermissionError:
         yield Finding(
-            "port", WARNING, f"whether a server runs cannot be seen: {settings.data_dir}/ cannot be read", OWNER
+            "port", WARNING, f"whether a server runs cannot be seen: {settings.data_dir}/ cannot be read", AS_ITS_USER
         )
         return
     if url is not None:
@@ -191,7 +191,7 @@ def look_at_data(settings: Settings) -> Iterator[Finding]:
     """The data folder, its stores, the free space on its disk."""
     folder = Path(settings.data_dir)
     if folder.is_dir() and not os.access(folder, os.R_OK | os.X_OK):
-        yield Finding("store", WRONG, f"{folder}/ cannot be read", OWNER)
+        yield Finding("store", WRONG, f"{folder}/ cannot be read", AS_ITS_USER)
         return
     if not (folder / "ledger").exists():
         yield Finding("store", OK, f"{folder}/ is filled at the first start")

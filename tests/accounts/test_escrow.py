@@ -429,7 +429,7 @@ def test_a_folder_that_cannot_be_written_is_told(
     background = p.accounts._background
     background.look_whether_writable()
     background.look_whether_writable()
-    told = f"cannot be written ({reason}): new tokens of 1 sign-ins are kept in {tmp_path}/escrow/"
+    told = f"cannot be written ({reason}): new tokens of a sign-in are kept in {tmp_path}/escrow/"
     assert p.accounts.unwritable() == told
     assert p.trouble() == {"pool/": told}
     assert caplog.text.count(told) == 1, "once, not with every look"
