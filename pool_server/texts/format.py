@@ -198,7 +198,7 @@ def price(usd: float, unpriced: float = 0, *, about: bool = False) -> str:
     counts are estimated or a price is assumed."""
     if unpriced and not usd:
         return no_price()
-    return ("≥ " if unpriced else "≈ " if about else "") + money(usd)
+    return ("≥\u00a0" if unpriced else "≈\u00a0" if about else "") + money(usd)
 
 
 def no_price() -> str:
@@ -210,11 +210,11 @@ def cost(row: Mapping[str, Any]) -> str:
     if row["cost_usd"] is None:
         return no_price() if row["usage"]["known"] or row["usage"]["estimated"] else "—"
     about = row["usage"]["estimated"] or row["cost_basis"] == CostBasis.ASSUMED
-    return ("≈ " if about else "") + money(row["cost_usd"])
+    return ("≈\u00a0" if about else "") + money(row["cost_usd"])
 
 
 def tokens(row: Mapping[str, Any]) -> str:
     """The tokens of one exchange."""
     if row["total_tokens"] is None:
         return "—"
-    return ("≈ " if row["usage"]["estimated"] else "") + count(row["total_tokens"])
+    return ("≈\u00a0" if row["usage"]["estimated"] else "") + count(row["total_tokens"])

@@ -256,6 +256,8 @@ TERMS = Words(
     }
 )
 
+CODE_STATES = Words({"open": "open", "used up": "used up", "expired": "expired"})
+
 ACTIONS = Words(
     {
         "user.create": "added",
@@ -299,6 +301,18 @@ ACTIONS = Words(
         "account.lock": "locked the pool to",
         "account.unlock": "ended the lock to",
         "pool.reload": "reread the accounts and settings",
+        "settings.change": "changed the setting",
+        "key.change": "changed the key",
+        "booking.make": "booked headroom for",
+        "booking.end": "ended a booking of",
+        "transcripts.allow": "allowed transcripts to be kept of",
+        "transcripts.withdraw": "let no more transcripts be kept of",
+        "transcripts.share": "shared a transcript with the operator:",
+        "transcripts.unshare": "shares a transcript no more:",
+        "transcripts.read": "read the shared transcript",
+        "transcripts.delete": "deleted transcripts of",
+        "capture.order": "ordered a capture of",
+        "capture.delete": "deleted a capture of",
     }
 )
 

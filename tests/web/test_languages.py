@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import asyncio
 import functools
+import importlib
 import re
 import runpy
 from collections.abc import Iterator
@@ -16,8 +17,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import pool_server
 from pool_server import language
-from pool_server.texts import format, languages, markup
+from pool_server.language import Words
+from pool_server.texts import format, labels, languages, markup
 from pool_server.web.base.assets.bundle import assets
 from pool_server.web.base.assets.localized import loader, look_up_of
 from pool_server.web.base.assets.paths import templates_folder
@@ -179,7 +182,7 @@ def test_tasks_do_not_hear_each_others_language() -> None:
     async def all_of_them() -> list[str]:
         return await asyncio.gather(*(told(one) for one in languages.NAMES))
 
-    assert asyncio.run(all_of_them()) == ["12.3 M, 8 h 6 min", "12,3 Mio., 8 h 6 min", "12.3 M, 8 小时 6 分钟"]
+    assert asyncio.run(all_of_them()) == ["12.3 M, 8 h 6 min", "12,3\u00a0Mio., 8 h 6 min", "12.3 M, 8 小时 6 分钟"]
     assert format.count(12_345_678) == "12.3 M"
 
 
@@ -222,3 +225,24 @@ def test_what_is_refused_is_said_in_that_language_and_programs_hear_english(frie
 def test_scripts_have_their_words(friends: Site) -> None:
     said: Any = friends.get(assets().url("language/de.js")).text
     assert said.startswith("globalThis.poolWords = ") and '"Copied": "Kopiert"' in said
+
+
+def test_every_table_of_texts_is_in_the_catalogues() -> None:
+    package = Path(pool_server.__file__).parent
+    known = {entry.message for entry in languages.entries("de")}
+    for file in package.rglob("*.py"):
+        if "Words(" in file.read_text(encoding="utf-8"):
+            module = importlib.import_module(".".join(file.relative_to(package.parent).with_suffix("").parts))
+            for name, table in vars(module).items():
+                if isinstance(table, Words):
+                    assert set(table.messages()) - {""} <= known, (
+                        f"{file.name} {name}: list its module in scripts/texts"
+                    )
+
+
+def test_every_action_of_the_audit_log_has_words() -> None:
+    told = re.compile(r'(?:AuditRow\.of|append_audit|audit|_row)\([^"\n]*"([a-z_]+\.[a-z_]+)"')
+    texts = [file.read_text(encoding="utf-8") for file in Path(pool_server.__file__).parent.rglob("*.py")]
+    actions = {action for text in texts for action in told.findall(text)}
+    assert len(actions) > 25
+    assert actions - set(labels.ACTIONS) == set()

@@ -92,8 +92,8 @@ def test_percents_never_round_to_none_or_all() -> None:
 
 def test_prices_that_are_not_known_are_not_nothing() -> None:
     assert format.price(0.0, 3) == "no price"
-    assert format.price(1.5, 3) == "≥ $1.50"
-    assert format.price(1.5, about=True) == "≈ $1.50"
+    assert format.price(1.5, 3) == "≥\u00a0$1.50"
+    assert format.price(1.5, about=True) == "≈\u00a0$1.50"
     assert format.price(0.0) == "$0.00"
     assert format.money(0.001) == "<$0.01"
     assert format.money(1234.5) == "$1,234"

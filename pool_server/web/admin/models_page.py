@@ -50,7 +50,7 @@ def price(prices: Prices, model: str, now: float) -> str:
 
 def _dollars(amount: float) -> str:
     """Cents, and what is less than ten of them to the last digit."""
-    return f"${amount:.2f}" if amount >= 0.1 or not amount else f"${amount:g}"
+    return format.money(amount) if amount >= 0.1 or not amount else _("${amount}", amount=format.figure(f"{amount:g}"))
 
 
 def request(model: str, provider: str) -> SelectionRequest:

@@ -82,7 +82,7 @@ class KeyPage(OwnHandler, access=Access.FRIEND):
 
     async def get(self, key: str) -> None:
         values = await key_changes.page_values(self.ctx, self.person.user, key)
-        self.page("key.html", title=values.key.label, **values._asdict(), up=("/", "Home"), call=f"/api/keys/{key}")
+        self.page("key.html", title=values.key.label, **values._asdict(), up=("/", _("Home")), call=f"/api/keys/{key}")
 
 
 class OwnRequests(OwnHandler, access=Access.FRIEND):

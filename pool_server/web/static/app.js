@@ -14,6 +14,12 @@ import { startUpload } from "./upload.js";
 const place = document.querySelector("[data-location]");
 if (place) history.replaceState(null, "", place.dataset.location);
 
+// Where the navigation is wider than the window, it shows where one is.
+for (const one of document.querySelectorAll(".masthead nav [aria-current]")) {
+  const row = one.closest("nav");
+  row.scrollLeft += one.getBoundingClientRect().left - row.getBoundingClientRect().left - (row.clientWidth - one.offsetWidth) / 2;
+}
+
 for (const box of document.querySelectorAll("[data-show]")) {
   const field = box.form.elements[box.dataset.show];
   box.closest("label").hidden = false;
