@@ -11,14 +11,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import NamedTuple
 
 import msgspec
 
 from pool_server.cluster.fair_shares import FairShares
-from pool_server.cluster.node import ClusterNode
+from pool_server.cluster.node import ClusterNode, PinQuestion
 from pool_server.cluster.node_reservations import NodeReservations, limits_sent, marks_sent, owner_of, rows_of
 from pool_server.cluster.standings import Standings
 from pool_server.core.enums import Denial
@@ -201,10 +201,15 @@ class DatabaseAdmission(AdmissionPort):
                     await connection.value("select pool.use_begin_1($1, $2, $3, null)", *owner_of(owner), self._marks())
                     self._begun.add(owner)
                 asked = self._clock()
-                found = await calls.admit(
-                    connection, self._node.id, (made.user, owner_of(made.key)[1]), known,
-                    (made.base, amount), limits[0], limits[1] if len(limits) > 1 else None, self._marks(),
-                )  # fmt: skip
+                with self._pins_asked() as pins:
+                    found = await calls.admit(
+                        connection, self._node.id, (made.user, owner_of(made.key)[1]), known,
+                        (made.base, amount), limits[0], limits[1] if len(limits) > 1 else None, self._marks(),
+                        pins=[key for question in pins for key in question.keys],
+                    )  # fmt: skip
+                    for question in pins:
+                        if not question.answer.done():
+                            question.answer.set_result(found.pins)
                 self._ahead = min(max(self._ahead, found.at - self._clock()), found.at - asked)
                 if found.word == "ok":
                     return self._took(made, found)
@@ -213,6 +218,17 @@ class DatabaseAdmission(AdmissionPort):
             elif found.word != "clock":
                 return self._here(_refused(found, caps))
         raise StoreError("the database takes this node for dead, or its clock for wrong, again and again")
+
+    @contextmanager
+    def _pins_asked(self) -> Iterator[list[PinQuestion]]:
+        """What requests want to know of pins, answered or told that it was not."""
+        asked, self._node.pin_questions = self._node.pin_questions, []
+        try:
+            yield asked
+        finally:
+            for question in asked:
+                if not question.answer.done():
+                    question.answer.set_exception(StoreError("it was not answered with an admission"))
 
     def _took(self, made: Reservation, found: AdmissionVerdict) -> Reservation:
         made.tokens, made.cost = found.tokens, found.cost / NANO

@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from typing import NamedTuple
 
 from pool_server import __version__
 from pool_server.core.tasks import wait_at_most
@@ -28,6 +29,13 @@ PROVE_S = 2.0  # so often a node sees whether a commit reaches the standby, …
 PROVEN_WITHIN_S = 10.0  # … and so long that may take
 
 Heard = Callable[[], Awaitable[None]]
+
+
+class PinQuestion(NamedTuple):
+    """Keys whose pins a request wants to know. Who asks the database for an admission takes it along, and answers."""
+
+    keys: list[bytes]
+    answer: asyncio.Future[dict[bytes, bytes]]
 
 
 class ClusterNode:
@@ -49,6 +57,7 @@ class ClusterNode:
         }
         self.on_lost: list[Callable[[], None]] = []
         self.answers = asyncio.Event()
+        self.pin_questions: list[PinQuestion] = []
         self._away_since: float | None = None  # monotonic, likewise
         self._connected_since = 0.0
         self._unproven_since: float | None = None

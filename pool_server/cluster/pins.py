@@ -12,7 +12,7 @@ import struct
 from collections.abc import Iterable
 
 from pool_server.accounts.selection.affinity import PinsPort
-from pool_server.cluster.node import ClusterNode
+from pool_server.cluster.node import ClusterNode, PinQuestion
 from pool_server.core.tasks import wait_at_most
 from pool_server.storage.errors import StoreError
 
@@ -23,6 +23,7 @@ MOST_OWED = 20_000  # writes kept for a database that does not answer; beyond, t
 MOST_SENT = 1_000  # in one statement
 WITHIN_S = 2.0
 PAUSE_S = 0.25  # after a write that failed
+TURNS = 8  # of the loop, which an admission needs to be asked for
 SWEEP_LIMIT = 2_000
 _until = struct.Struct(">d")  # every value begins with its end, unix seconds
 
@@ -85,12 +86,11 @@ class DatabasePins(PinsPort):
             return False
         try:
             async with asyncio.timeout(WITHIN_S):
-                rows = await self._node.pool.rows("select * from pool.pin_read_1($1)", asked)
+                found = await self._answer(asked)
         except (StoreError, TimeoutError):
             self._node.look_soon()
             await asyncio.sleep(PAUSE_S / 5)
             return False
-        found = {row["k"]: row["body"] for row in rows}
         for key in asked:
             if key in self._owed:
                 continue
@@ -99,6 +99,19 @@ class DatabasePins(PinsPort):
             else:
                 self._known.pop(key, None)
         return True
+
+    async def _answer(self, asked: list[bytes]) -> dict[bytes, bytes]:
+        """What these keys have, by the admission that is asked for in this moment, as one mostly is. Raises
+        StoreError."""
+        question = PinQuestion(asked, asyncio.get_running_loop().create_future())
+        self._node.pin_questions.append(question)
+        for _ in range(TURNS):
+            await asyncio.sleep(0)
+            if question not in self._node.pin_questions:
+                return await question.answer
+        self._node.pin_questions.remove(question)
+        rows = await self._node.pool.rows("select * from pool.pin_read_1($1)", asked)
+        return {row["k"]: row["body"] for row in rows}
 
     async def _run(self) -> None:
         while self._owed or not self._closing.is_set():

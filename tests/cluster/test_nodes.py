@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+from aiohttp import web
 
 from pool_server.app.composition.ports import check_shared
 from pool_server.app.server import Server
@@ -14,9 +16,11 @@ from pool_server.cluster.node import ClusterNode
 from pool_server.core.models import Usage
 from pool_server.core.settings import Backup, BookingSettings, ConfigError, PoolUsers, Settings
 from pool_server.storage.errors import StoreError
+from pool_server.storage.postgres.connection import connected
+from pool_server.storage.postgres.migrations import OWNER
 from tests.cluster.conftest import Database
 from tests.cluster.nodes import OPERATOR, several
-from tests.fakes import FakeProviders, account, plays
+from tests.fakes import Call, FakeProviders, account, plays
 
 
 def test_a_person_of_one_machine_is_served_by_the_other(database: Database, tmp_path: Path) -> None:
@@ -61,6 +65,53 @@ def test_what_is_used_is_counted_to_the_token_wherever_it_was(database: Database
                 await node.server.users.limits.fetch([made["id"]])
                 used = node.server.users.limits.of(made["id"])["used"]
                 assert (used["tokens_day"], used["requests_per_minute"]) == (6 * 123, 6)
+
+    asyncio.run(walk())
+
+
+def test_a_request_waits_for_one_statement_and_its_end_for_none(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before it goes up: its admission, with what its conversation is bound to. From then on nobody gets at counters or
+    the node's row, and the answer ends all the same."""
+    asked = 0
+    before: list[int] = []
+    goes_up, locked = asyncio.Event(), asyncio.Event()
+
+    class Providers(FakeProviders):
+        async def arrive(self, call: Call, request: web.Request) -> None:
+            before.append(asked)
+            goes_up.set()
+            await locked.wait()
+            await super().arrive(call, request)
+
+    async def walk() -> None:
+        async with Providers([account("claude:one")]) as fakes, several(database, fakes, tmp_path, 1) as (a,):
+            made = await a.server.users.people.create_user("Ada", actor=OPERATOR, limits={"tokens_day": 10**9})
+            locked.set()
+            for _ in range(2):
+                assert (await a.ask(made["key"]))[0] == 200
+            locked.clear()
+            goes_up.clear()
+            await a.server.users._tasks.close()  # what looks now and then whether anything was changed
+            assert a.server._node is not None
+            pool = a.server._node.pool  # of what requests wait for
+            opened = pool.connection
+
+            def connection() -> Any:
+                nonlocal asked
+                asked += 1
+                return opened()
+
+            monkeypatch.setattr(pool, "connection", connection)
+            answer = asyncio.create_task(a.ask(made["key"]))
+            await goes_up.wait()
+            assert before[-1] == 1
+            async with connected(database.place(OWNER)) as c, c.transaction():
+                for table in ("use", "node"):
+                    await c.rows(f"select from pool.{table} for update")
+                locked.set()
+                assert (await answer)[0] == 200
 
     asyncio.run(walk())
 
@@ -117,6 +168,7 @@ def test_settings_of_no_pool_of_several_machines_are_one_line(
         check_shared(settings)
 
 
+@pytest.mark.usefixtures("template")  # which makes the roles
 def test_a_database_without_a_schema_is_refused(empty: Database, tmp_path: Path) -> None:
     users = PoolUsers(admin_password="a", jwt_secret="s" * 32)
     settings = Settings(store_url=empty.url(), data_dir=str(tmp_path / "data"), pool_users=users)

@@ -1,5 +1,5 @@
 """Admission, ends of requests and beats as calls of the database. Owners are (user, key), "" for the user's own
-counters; costs are nano-dollars. The rule is `admit_2` in SQL; `users/limits/counters.py` is the same for one machine.
+counters; costs are nano-dollars. The rule is `admit_3` in SQL; `users/limits/counters.py` is the same for one machine.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ Bounded = Sequence[int | None]  # one a counted limit, in their order; None = no
 
 
 class AdmissionVerdict(NamedTuple):
-    """`word`: ok, stopped, stale, gone, dead, clock, as `admit_2` says them. `stop` is the number, from 0, of the limit
+    """`word`: ok, stopped, stale, gone, dead, clock, as `admit_3` says them. `stop` is the number, from 0, of the limit
     in the way, of the key's where `of_key`; `people` the number up to which changes of people are known there, `at` its
-    time, `made` the number of the request that was let in."""
+    time, `made` the number of the request that was let in; `pins` are those that were asked for with it, by key."""
 
     word: str
     stop: int
@@ -32,6 +32,7 @@ class AdmissionVerdict(NamedTuple):
     people: int
     at: float
     made: int
+    pins: dict[bytes, bytes]
 
 
 class Ended(NamedTuple):
@@ -88,12 +89,13 @@ def bounded(limits: Sequence[float | None]) -> list[int | None] | None:
 async def admit(
     connection: Connection, node: int, owner: tuple[str, str], people: int, asked: tuple[int, int],
     limits: Bounded | None, key_limits: Bounded | None, marks: Marks, at: float | None = None,
+    pins: Sequence[bytes] = (),
 ) -> AdmissionVerdict:  # fmt: skip
     """Reserves for one request of `asked` (tokens, nano-dollars) where no limit is in the way. `at` None = the time of
-    the database. Raises StoreError."""
+    the database. `pins` are read with it, whoever wants them. Raises StoreError."""
     row = await connection.row(
-        "select * from pool.admit_2($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
-        node, *owner, people, *asked, limits, key_limits, list(marks), at,
+        "select * from pool.admit_3($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+        node, *owner, people, *asked, limits, key_limits, list(marks), at, list(pins) or None,
     )  # fmt: skip
     return _verdict(_there(row))
 
@@ -102,6 +104,7 @@ def _verdict(row: ResultRow) -> AdmissionVerdict:
     return AdmissionVerdict(
         row["verdict"], (row["stop"] or 0) - 1, bool(row["of_key"]), row["retry"],
         row["tok"] or 0, row["cost"] or 0, row["people_seq"], row["at"], row["made"] or 0,
+        dict(zip(row["pin_keys"] or (), row["pin_bodies"] or (), strict=True)),
     )  # fmt: skip
 
 

@@ -19,7 +19,7 @@ OLDEST_SERVER = 140000
 _LOCK = 0x706F6F6C  # "pool"
 RUN_MIGRATE = "run `pool-server store migrate`"
 # Functions that no program of this version calls, nor another function: older ones do while nodes are upgraded.
-SUPERSEDED = ("admit_1", "credential_put_1", "hold_sync_1", "ship_1", "ship_2", "ship_3")
+SUPERSEDED = ("admit_1", "admit_2", "credential_put_1", "hold_sync_1", "ship_1", "ship_2", "ship_3")
 
 _BEGIN = f"""
 set local search_path = {SCHEMA}, pg_temp;
