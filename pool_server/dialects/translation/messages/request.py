@@ -25,6 +25,7 @@ from pool_server.dialects.translation.neutral import (
 )
 from pool_server.dialects.translation.seals import read_seal
 from pool_server.dialects.translation.shapes import also, either, kinds_of, known, leave_out, many, typed, unknown
+from pool_server.dialects.wire.sealed import told_summary
 
 _ROLES = {"user": Role.USER, "assistant": Role.ASSISTANT, "system": Role.SYSTEM}
 # What the vendor did by itself: its outcome is in the text that follows.
@@ -45,7 +46,11 @@ _SOURCE = either(
     file=known("file_id:str"),
 )
 _MEDIA = {"image": known(source=_SOURCE), "document": known("title:str", source=_SOURCE)}
-_IN_RESULT = also(many(kinds_of(_BLOCK, {**_PIECE, **_MEDIA})), str)
+_IN_RESULT = also(many(kinds_of(_BLOCK, {**_PIECE, **_MEDIA, "tool_reference": known("tool_name:str")})), str)
+_SUMMARY = many(kinds_of(_BLOCK, {**_PIECE}))
+# Claude Code tells Anthropic what a request is billed as by a text that is another on every request: it says nothing to
+# any other vendor, and keeps what follows it from being found in a cache.
+_BILLING = "x-anthropic-billing-header:"
 _BLOCKS = also(
     many(
         kinds_of(
@@ -58,6 +63,7 @@ _BLOCKS = also(
                 "thinking": known("thinking:str signature:str"),
                 "redacted_thinking": known("data:str"),
                 "container_upload": known("file_id:str"),
+                "compaction": known(content=also(_SUMMARY, str)),
             },
         )
     ),
@@ -90,8 +96,11 @@ def read_request(body: dict[str, Any]) -> NeutralRequest:
     request = NeutralRequest(model=text(body.get("model")), stream=body.get("stream") is True)
     leave_out(request, body, _KNOWN)
     system = _blocks(request, body.get("system"), "system")
-    if system:
-        request.messages.append(Message(Role.SYSTEM, system))
+    told = [part for part in system if not (isinstance(part, Text) and part.text.startswith(_BILLING))]
+    if len(told) < len(system):
+        request.leave("system x-anthropic-billing-header")
+    if told:
+        request.messages.append(Message(Role.SYSTEM, told))
     for where, message in each(body.get("messages"), "messages"):
         _message(request, message, where)
     if body.get("cache_control") is not None:
@@ -141,6 +150,11 @@ def _block(request: NeutralRequest, block: dict[str, Any], where: str) -> list[P
     if kind == "redacted_thinking":
         found = read_seal(Dialect.MESSAGES, "", text(block.get("data")))
         return [Reasoning("", found.family, found.seal, redacted=True)]
+    if kind == "tool_reference":  # a search found the tool, which is offered with the others
+        return [Text(f"The tool {text(block.get('tool_name'))} can be called now.")]
+    if kind == "compaction":
+        said = _blocks(request, block.get("content"), f"{where}.content")
+        return [Text(told_summary("\n".join(part.text for part in said if isinstance(part, Text))))] if said else []
     if kind == "search_result":
         head = "\n".join(filter(None, (text(block.get("title")), text(block.get("source")))))
         return [Text(head), *_blocks(request, block.get("content"), f"{where}.content")]
