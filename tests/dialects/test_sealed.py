@@ -98,6 +98,29 @@ def test_thinking_leaves_the_assistants_messages_and_those_that_were_nothing_els
     assert strip_sealed(Dialect.MESSAGES, stripped) is None
 
 
+@pytest.mark.parametrize("kind", ["enabled", "adaptive"])
+@pytest.mark.parametrize("result", [True, False])
+def test_a_turn_that_lost_its_thinking_goes_on_without(kind: str, result: bool) -> None:
+    """With a budget for thinking Claude refuses a turn that a tool's result continues and that begins with none."""
+    thought = {"type": "thinking", "thinking": "hm", "signature": "of another account"}
+    call = {"type": "tool_use", "id": "t1", "name": "ls", "input": {}}
+    last = {"type": "tool_result", "tool_use_id": "t1", "content": "a"} if result else {"type": "text", "text": "q"}
+    body = {
+        "thinking": {"type": kind, "budget_tokens": 9000},
+        "context_management": {"edits": [{"type": "clear_thinking_20251015"}, {"type": "clear_tool_uses_20250919"}]},
+        "messages": [{"role": "assistant", "content": [thought, call]}, {"role": "user", "content": [last]}],
+    }
+    stripped = json.loads(strip_sealed(Dialect.MESSAGES, json.dumps(body).encode()) or b"{}")
+    assert stripped["messages"][0]["content"] == [call]
+    if kind == "enabled" and result:
+        assert stripped["thinking"] == {"type": "disabled"}
+        assert stripped["context_management"] == {"edits": [{"type": "clear_tool_uses_20250919"}]}
+    else:
+        assert {name: stripped[name] for name in ("thinking", "context_management")} == {
+            name: body[name] for name in ("thinking", "context_management")
+        }
+
+
 @given(st.binary(max_size=80) | st.text(max_size=80).map(lambda t: json.dumps({"messages": t, "input": t}).encode()))
 def test_any_body_is_left_alone_where_nothing_is_sealed(body: bytes) -> None:
     for dialect in Dialect:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from datetime import UTC, datetime
 from enum import Enum
 from typing import Any
 
@@ -226,6 +227,13 @@ def test_a_request_cannot_stop_an_account_by_being_quoted() -> None:
             S.NONE,
         ),
         (CLAUDE, 400, claude("invalid_request_error", THIRD_PARTY), K.PLAN, S.NONE),
+        (
+            CLAUDE,
+            400,
+            claude("invalid_request_error", "The long context beta is not yet available for this subscription."),
+            K.PLAN,
+            S.NONE,
+        ),
         (QWEN, 401, err("invalid access token or token expired"), K.AUTH, S.ACCOUNT),
         (QWEN, 403, err("Token expired"), K.AUTH, S.ACCOUNT),
         (QWEN, 429, err(code="limit_burst_rate"), K.RATE, S.MODEL),
@@ -423,3 +431,11 @@ def test_claude_limits(headers: dict[str, str], kind: K, scope: S, family: str, 
     assert fault.retry_at == (None if seconds is None else NOW + seconds)
     if kind is K.QUOTA:
         assert any(w.used_percent >= 100 and w.scope == family for w in fault.windows)
+
+
+def test_claude_s_spend_limit_ends_when_told() -> None:
+    now, then = (datetime(2026, month, day, tzinfo=UTC).timestamp() for month, day in ((11, 28), (12, 1)))
+    said = "You have reached your specified API usage limits. You will regain access on 2026-12-01 at 00:00 UTC."
+    body = json.dumps(claude("invalid_request_error", said)).encode()
+    fault = provider_module(CLAUDE).classify(400, {}, body, now=now, model="claude-x")
+    assert (fault.kind, of(fault), fault.retry_at) == (K.QUOTA, S.ACCOUNT, then)

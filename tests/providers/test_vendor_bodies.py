@@ -102,6 +102,15 @@ def at(text: str) -> float:
         # OpenRouter: a moderated prompt is the request's, an upstream's limit the model's.
         (402, err("This request requires more credits, or fewer max_tokens.", code=402), K.PLAN, REQUEST),
         (402, err("Insufficient credits. Add more using …", code=402), K.PAYMENT, ACCOUNT),
+        (
+            403,
+            err("用户额度不足, 剩余额度: ¥0.0", type="new_api_error", code="insufficient_user_quota"),
+            K.PAYMENT,
+            ACCOUNT,
+        ),
+        (403, err("token quota is not enough", code="pre_consume_token_quota_failed"), K.PAYMENT, ACCOUNT),
+        (400, err("The model `model-m` is decommissioned", code="model_decommissioned"), K.NOT_FOUND, OF_MODEL),
+        (500, err("image input is not supported - hint: …", type="server_error", code=500), K.REQUEST, REQUEST),
         # One request alone is more than a minute's tokens: no wait helps it, a smaller one is served.
         (413, err("Request too large for model `x` on TPM: Limit 6", type="tokens", code=RATE), K.PLAN, REQUEST),
         (429, err("Request too large for gpt-4o in organization o on TPM", type="tokens", code=RATE), K.PLAN, REQUEST),
@@ -197,6 +206,12 @@ def test_the_vendors_words(status: int, body: Any, kind: K, scope: Any) -> None:
             err("usage limit exceeded, 5-hour usage limit reached for Token Plan Plus (9/9 used), "
                 "resets at 2026-11-28T15:00:00Z (2056)"),
             "2026-11-28T15:00:00Z",
+        ),
+        (
+            429,
+            err("Rate limit exceeded: free-models-per-day. Add 10 credits to unlock more", code=429,
+                metadata={"headers": {"X-RateLimit-Reset": "1795910400000"}}),
+            "2026-11-29T00:00:00Z",
         ),
         (429, err("Usage limit reached for 5 hour. Resets 2027-11-28 23:01:25", code="1308"), "2026-11-28T17:00:00Z"),
         (429, err("Weekly usage limit reached. It resets at 2028-01-01 00:00:00 UTC"), "2026-12-05T12:00:00Z"),

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from base64 import b64decode, b64encode
 from hashlib import blake2b
+from typing import Any
 
 import msgspec
 from msgspec.json import Decoder
@@ -113,9 +114,11 @@ def _summary(item: dict[str, msgspec.Raw]) -> dict[str, msgspec.Raw] | None:
 
 
 def _strip_messages(body: bytes) -> bytes | None:
-    """The assistant's thinking goes; a message that was nothing else goes with it."""
-    found = loads(body, RAW_FIELDS)
-    messages = loads(found["messages"], _ITEMS) if found and "messages" in found else None
+    """The assistant's thinking goes; a message that was nothing else goes with it. Where it goes from a turn that a
+    tool's result continues, the rest of the turn is asked for without thinking: with a budget for it a turn has to
+    begin with thinking."""
+    found = loads(body, RAW_FIELDS) or {}
+    messages = loads(found["messages"], _ITEMS) if "messages" in found else None
     kept: list[dict[str, msgspec.Raw]] = []
     changed = False
     for message in messages or ():
@@ -127,4 +130,21 @@ def _strip_messages(body: bytes) -> bytes | None:
                 continue
             message = message | {"content": msgspec.Raw(msgspec.json.encode(shown))}
         kept.append(message)
-    return splice(body, {"messages": kept}) if changed else None
+    if not changed:
+        return None
+    going_on = bool(messages) and b'"tool_result"' in bytes((messages or [{}])[-1].get("content", b""))
+    return splice(body, {"messages": kept} | (_unthinking(found) if going_on else {}))
+
+
+def _unthinking(request: dict[str, msgspec.Raw]) -> dict[str, Any]:
+    """What a request with a budget for thinking says instead, to be answered without; nothing for any other."""
+    thinking = loads(request.get("thinking", msgspec.Raw(b"{}")), RAW_FIELDS) or {}
+    if bytes(thinking.get("type", b"")) != b'"enabled"':
+        return {}
+    changes: dict[str, Any] = {"thinking": {"type": "disabled"}}
+    managed = loads(request.get("context_management", msgspec.Raw(b"{}")), RAW_FIELDS) or {}
+    edits = loads(managed["edits"], _ITEMS) if "edits" in managed else None
+    if edits:
+        left = [one for one in edits if not bytes(one.get("type", b"")).startswith(b'"clear_thinking')]
+        changes["context_management"] = {**managed, "edits": left}
+    return changes

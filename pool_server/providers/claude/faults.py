@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pool_server.core.enums import FaultKind
 from pool_server.core.models import Fault
 from pool_server.providers.claude import quota
-from pool_server.providers.evidence.rules import FaultRule, FaultTable, Of, QuotaLimit, Refused, classify
+from pool_server.providers.evidence.rules import FaultRule, FaultTable, Of, QuotaLimit, Refused, ResetTime, classify
 from pool_server.providers.evidence.shared import SHARED
 from pool_server.providers.times import HOUR, retry_after, until
 
@@ -53,9 +53,17 @@ CLAUDE = FaultTable(
             r"|(?:you're |you are |this account is )?out of (?:extra usage|usage credits)"
             r"|[^.]{0,120}\bdraws? from (?:your )?(?:extra usage|usage credits)"
             r"|[^.]{0,120}\b(?:not (?:included in|covered by|available (?:on|with|in))|beyond) your (?:\w+ )?plan\b"
+            r"|the long context beta is not (?:yet )?available for this subscription"
             r"|this credential is only authorized for use with claude code",
         ),
         FaultRule(_K.PAYMENT, Of.ACCOUNT, status=(400, 402, 403), says=r"your credit balance is too low"),
+        FaultRule(
+            _K.QUOTA,
+            Of.ACCOUNT,
+            status=_PAYING,
+            says=r"you have reached your specified (?:\w+ )?api usage limits",
+            reset=ResetTime.DATED,
+        ),
         FaultRule(
             _K.AUTH,
             Of.ACCOUNT,

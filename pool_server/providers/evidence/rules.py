@@ -48,7 +48,7 @@ class Of(StrEnum):
 
 
 class ResetTime(StrEnum):
-    """Where a rule's fault says when to come back, beside a dotted path into the body (seconds from now)."""
+    """Where a rule's fault says when to come back, beside a dotted path into the body (a wait or a moment)."""
 
     HINT = ""  # Retry-After, else the message's "try again in"
     DATED = "dated"  # a date in the message; read in the rule's zone where it names none
@@ -195,6 +195,7 @@ def _apply(
     return _fault(kind, scope, facts, status, retry_at=retry_at, windows=limit.windows)
 
 
+_MOMENT = 1e9  # seconds; no wait is so long
 _OF_THE_NAMED = frozenset({FaultKind.NOT_FOUND, FaultKind.MODEL_UNSUPPORTED})
 _TIMELESS = frozenset(
     {
@@ -245,6 +246,8 @@ def _retry_at(
             return at
     elif rule.reset not in (ResetTime.HINT, ResetTime.LIMIT):
         seconds = number(facts.at(rule.reset))
+        if seconds is not None and seconds > _MOMENT:  # of the clock, in seconds or milliseconds
+            seconds = (seconds / 1000 if seconds > 1000 * _MOMENT else seconds) - now
         if seconds is not None and seconds > 0:
             return now + min(seconds, table.cap)
     cap = table.cap

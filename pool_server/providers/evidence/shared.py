@@ -34,7 +34,7 @@ SHARED: tuple[FaultRule, ...] = (
     FaultRule(_K.SUSPENDED, Of.ACCOUNT, name="account_deactivated|account_suspended|access_terminated"),
     FaultRule(_K.PAYMENT, Of.ACCOUNT, name="insufficient_quota|billing_not_active|billing_hard_limit_reached"),
     FaultRule(_K.PERMISSION, Of.ACCOUNT, name="unsupported_country_region_territory"),
-    FaultRule(_K.NOT_FOUND, Of.MODEL, name="model_not_found|deploymentnotfound|modelnotopen"),
+    FaultRule(_K.NOT_FOUND, Of.MODEL, name="model_not_found|model_decommissioned|deploymentnotfound|modelnotopen"),
     FaultRule(_K.NOT_FOUND, Of.MODEL, name="invalidendpointormodel\\.notfound"),
     FaultRule(_K.CLIENT_GONE, status=(499,)),
     # Sentences.

@@ -54,6 +54,13 @@ OPENROUTER = (
     FaultRule(_K.REQUEST, status=(403,), has="metadata.reasons"),
     FaultRule(_K.CAPACITY, Of.MODEL, status=(429,), has="metadata.provider_name", reset="metadata.retry_after_seconds"),
     FaultRule(_K.RATE, Of.MODEL, status=(402,), code="in_flight_budget_exhausted"),
+    FaultRule(
+        _K.QUOTA,
+        Of.MODEL,
+        status=(429,),
+        says=r"rate limit exceeded: free-models-per-day",
+        reset="metadata.headers.X-RateLimit-Reset",
+    ),
 )
 GROQ = (FaultRule(_K.CAPACITY, Of.MODEL, status=(498,)),)
 XAI = (
@@ -93,7 +100,10 @@ BEDROCK = (
     FaultRule(_K.CAPACITY, Of.MODEL, header="x-amzn-errortype: ModelNotReady"),
     FaultRule(_K.QUOTA, Of.MODEL, status=(429,), says="too many tokens per day", reset=ResetTime.NONE),
 )
-LOCAL = (FaultRule(_K.CAPACITY, Of.MODEL, status=(503,), says="loading model"),)  # llama.cpp while it loads
+LOCAL = (  # llama.cpp while it loads, and what it answers to a picture
+    FaultRule(_K.CAPACITY, Of.MODEL, status=(503,), says="loading model"),
+    FaultRule(_K.REQUEST, status=(500,), says="image input is not supported"),
+)
 
 # Words of money and quota, as they are used everywhere: in the first sentence of an answer that refuses for want of
 # either. What stands in quotes does not count, nor does a 400, which may say anything about the request.
@@ -103,7 +113,7 @@ MONEY = (
         Of.ACCOUNT,
         status=_LIMITED,
         name=r"insufficient[_ ](?:account[_ ])?(?:balance|credits?|funds)|balance_insufficient|payment_required"
-        r"|(?:no|not_enough|out_of)_credits?|credit_exhausted",
+        r"|(?:no|not_enough|out_of)_credits?|credit_exhausted|insufficient_user_quota|pre_consume_token_quota_failed",
     ),
     FaultRule(
         _K.PAYMENT,
@@ -112,7 +122,7 @@ MONEY = (
         says=r"[^.\n]{0,160}(?:\binsufficient (?:account )?(?:balance|credits?|funds)\b"
         r"|\bbalance is (?:insufficient|not enough|too low|negative)\b|\b(?:out of|not enough|no remaining) credits?\b"
         r"|\bused all (?:available|your|of your) credits\b|\bexceeded (?:your )?monthly included credits\b"
-        r"|\bplease (?:recharge|top up)\b|\baccount (?:is )?(?:in arrears|overdue)\b|余额不足|欠费|请充值)",
+        r"|\bplease (?:recharge|top up)\b|\baccount (?:is )?(?:in arrears|overdue)\b|余额不足|额度不足|欠费|请充值)",
     ),
 )
 QUOTAS = (
