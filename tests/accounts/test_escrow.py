@@ -455,7 +455,7 @@ def test_a_file_that_cannot_be_written_in_a_folder_that_can_is_told_too(
     p = pool(tmp_path, token_answer(NEW))
     refresh(p)
     p.accounts._background.look_whether_writable()
-    told = f"has 1 files that cannot be written: their new tokens are kept in {tmp_path}/escrow/"
+    told = f"has a file that cannot be written: its new tokens are kept in {tmp_path}/escrow/"
     assert p.accounts.unwritable() == told
 
 
