@@ -70,7 +70,7 @@ class Load:
                 self._some.set()
 
     def wait(self) -> None:
-        assert self._some.wait(30), self.refused
+        assert self._some.wait(PATIENCE_S), (self.refused, len(self.answered), self._pool.log()[-2000:])
 
 
 def ask(pool: PoolProcess, session: str) -> tuple[int, str, str]:
