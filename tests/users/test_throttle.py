@@ -12,7 +12,17 @@ from pool_server.core.enums import Denial
 from pool_server.storage import Store, StoreFullError
 from pool_server.users import STATE_TABLES, RefusedError
 from pool_server.users.embedded_door import EmbeddedDoor
-from pool_server.users.identity.throttle import NAME, PEER, Throttle, banned_until, network, stale, wrong
+from pool_server.users.identity.throttle import (
+    KNOWN_S,
+    NAME,
+    PEER,
+    Throttle,
+    banned_until,
+    is_known,
+    network,
+    stale,
+    wrong,
+)
 from pool_server.users.models import Tries
 
 from .site import NOON, Clock, Site
@@ -33,6 +43,13 @@ from .site import NOON, Clock, Site
 )
 def test_whom_a_peer_is_counted_as(peer: str, counted_as: str) -> None:
     assert network(peer) == counted_as
+
+
+def test_a_network_is_known_for_a_while_and_never_from_the_future() -> None:
+    """A clock that was once ahead makes nobody known until it gets there."""
+    assert [is_known(Tries(good=NOON + s), NOON) for s in (-KNOWN_S - 1, -KNOWN_S + 1, 0, 1, 400 * 86_400)] == [
+        False, True, True, False, False,
+    ]  # fmt: skip
 
 
 def test_the_fifth_wrong_try_bans_and_further_bans_are_longer() -> None:
