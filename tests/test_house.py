@@ -435,7 +435,6 @@ def test_what_is_listed_as_slow_is_there() -> None:
 
 UNTYPED_ROWS = 30  # of web/: functions that take or give a dict[str, Any]; typed rows bring it down, nothing raises it
 DIALECT_NAMED = 46  # files of the package that name a member of `Dialect`; asking `SPECS` brings it down
-HTML_IN_PYTHON = {"pool_server/web/base/html.py", "pool_server/web/sign_ins/qr.py"}
 
 
 def _passes_dicts(node: ast.AST) -> bool:
@@ -462,7 +461,7 @@ def test_no_more_files_tell_dialects_apart_by_name() -> None:
     assert len(named) <= DIALECT_NAMED, named
 
 
-def test_html_is_written_by_templates_and_few_pieces() -> None:
+def test_html_is_written_by_templates() -> None:
     start = re.compile(
         r"(?<!`)<(?:div|span|a|p|ul|ol|li|table|tr|td|th|svg|time|input|button|form|section|script|img)\b[ >]"
     )
@@ -473,4 +472,4 @@ def test_html_is_written_by_templates_and_few_pieces() -> None:
         for node in nodes(path)
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and start.search(node.value)
     }
-    assert wrong == HTML_IN_PYTHON
+    assert not wrong

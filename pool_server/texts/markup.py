@@ -14,7 +14,7 @@ from typing import NamedTuple
 _CODE = r"\{\{.*?\}\}|\{%.*?%\}"
 _TOKEN = re.compile(
     r"(?P<comment>\{\#.*?\#\}|<!--.*?-->|<!doctype[^>]*>)"
-    r"|(?P<expression>\{\{.*?\}\}|\{%\s*raw\b.*?%\})"
+    r"|(?P<expression>\{\{.*?\}\}|\{%\s*(?:raw|module)\b.*?%\})"
     r"|(?P<statement>\{%.*?%\})"
     rf"|(?P<tag></?[a-zA-Z][a-zA-Z0-9]*(?:{_CODE}|[^>{{]|\{{(?![{{%]))*>)"
     r"|(?P<text>[^<{]+|[<{])",
@@ -25,7 +25,7 @@ _READ = (
     "placeholder|title|alt|aria-label|data-ask|data-label|data-done|data-waits|data-copied|content|label"  # attributes
 )
 _ATTRIBUTE = re.compile(rf'(\s(?:{_READ})=")((?:{_CODE}|[^"])*)(")', re.S)
-_EXPRESSION = re.compile(r"\{\{.*?\}\}|\{%\s*raw\b.*?%\}", re.S)
+_EXPRESSION = re.compile(r"\{\{.*?\}\}|\{%\s*(?:raw|module)\b.*?%\}", re.S)
 _PLACE = re.compile(r"\{(\d+)\}|<(/?)(\d+)>")
 _LETTER = re.compile(r"[^\W\d_]")
 _LITERAL = r"(\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*')"

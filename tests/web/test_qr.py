@@ -40,8 +40,9 @@ def test_every_code_has_its_finders_and_timing(text: str) -> None:
 def test_a_text_that_is_too_long_has_no_code() -> None:
     with pytest.raises(ValueError, match="too long"):
         qr.matrix("x" * 214)
-    assert qr.svg("x" * 214, "a link") == ""
-    assert 'viewBox="0 0 29 29"' in qr.svg("a link", "a link"), "with a margin of four"
+    assert qr.drawn("x" * 214) is None
+    drawn = qr.drawn("a link")
+    assert drawn is not None and drawn.size == 29, "with a margin of four"
 
 
 def test_a_terminal_shows_the_same_modules() -> None:

@@ -50,7 +50,9 @@ def test_every_form_that_makes_something_has_a_name_of_its_own() -> None:
     forgotten = [
         (path.name, form)
         for path in sorted((ROOT / "templates" / "pages").glob("*.html"))
-        for form in re.findall(r'<form[^>]*method="post"[^>]*>\{% raw hidden\("POST"[^)]*\)', path.read_text("utf-8"))
+        for form in re.findall(
+            r'<form[^>]*method="post"[^>]*>\{% module hidden\("POST"[^)]*\)', path.read_text("utf-8")
+        )
         if re.search(MADE, form) and "once=True" not in form
     ]
     assert not forgotten

@@ -21,13 +21,16 @@ from pool_server.core.enums import AccountState, Provider
 from pool_server.core.settings import HIDDEN, Limits
 from pool_server.texts import format, labels
 from pool_server.users import LimitStanding
-from pool_server.web.base import html
+from pool_server.web.admin import settings_page
 from pool_server.web.base.assets.bundle import assets
+from pool_server.web.base.assets.localized import loader
 from pool_server.web.base.assets.paths import templates_folder
+from pool_server.web.base.modules import PageModules
 from pool_server.web.base.shared import headline, headroom, limits, request_rows
 from tests.web.pool import exchange
 
 NOW = 1_790_000_000.0
+MODULES = PageModules(loader(str(templates_folder() / "pages"), "en"), now=NOW, zone=UTC, token="", here="/")
 
 
 @pytest.mark.parametrize(
@@ -123,7 +126,7 @@ def test_clock_times_say_as_much_as_is_needed() -> None:
 
 @given(st.none() | st.floats(-10, 500), st.none() | st.floats(-10, 500), st.text())
 def test_bars_stay_within_themselves_and_escape(used: float | None, mark: float | None, label: str) -> None:
-    svg = html.bar(used, pace=mark, label=label)
+    svg = MODULES.bar(used, pace=mark, label=label).decode()
     assert all(0 <= float(width) <= 100 for width in re.findall(r'(?:width|x1)="([0-9.]+)%"', svg))
     assert "<" not in svg.partition('aria-label="')[2].partition('"')[0]
 
@@ -144,8 +147,8 @@ def test_credits_nobody_bought_are_not_shown_as_used_up() -> None:
 
 
 def test_a_shortened_figure_has_every_digit_for_eyes_and_ears() -> None:
-    assert html.number(9_999) == "9,999"
-    long = html.number(12_345_678)
+    assert MODULES.number(9_999) == b"9,999"
+    long = MODULES.number(12_345_678).decode()
     assert 'title="12,345,678" aria-hidden="true">12.3 M<' in long
     assert '<span class="visually-hidden unselected">12,345,678</span>' in long
 
@@ -203,7 +206,9 @@ def test_an_exchange_of_ones_own_says_what_to_do_and_not_whose_account_it_was() 
 
 
 def test_settings_values_are_plain_and_secrets_only_set() -> None:
-    shown = [html.setting(value) for value in (HIDDEN, "", None, True, False, 3.5, ["a", "b"], {"m": 1}, (80, 100))]
+    shown = [
+        settings_page.shown(value) for value in (HIDDEN, "", None, True, False, 3.5, ["a", "b"], {"m": 1}, (80, 100))
+    ]
     assert shown == ["set", "not set", "not set", "yes", "no", "3.5", "a, b", "m: 1", "80, 100"]
 
 

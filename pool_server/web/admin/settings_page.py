@@ -13,13 +13,12 @@ import msgspec
 
 from pool_server.core import settings_file
 from pool_server.core.disk import DRAFT, create_private, folder_held, sync_folder
-from pool_server.core.settings import COUNTED_LIMITS, ConfigError, Section, Settings
+from pool_server.core.settings import COUNTED_LIMITS, HIDDEN, ConfigError, Section, Settings
 from pool_server.core.settings_file import DEFAULT_FILE, LoadedSettings
 from pool_server.language import gettext as _
 from pool_server.language import marked
 from pool_server.texts.settings import SETTINGS
 from pool_server.web.admin.settings_edit import NotEditableError, changed
-from pool_server.web.base import html
 from pool_server.web.base.handler import Access, ProblemError
 from pool_server.web.base.listing import matches
 from pool_server.web.base.page import PageHandler
@@ -75,7 +74,7 @@ def rows(settings: Settings, sources: dict[str, str]) -> list[SettingRow]:
                 key,
                 key.rpartition(".")[2],
                 SETTINGS.get(key, ""),  # one without words is shown all the same
-                html.setting(value),
+                shown(value),
                 plain if editable else "",
                 origin,
                 value != usual[key],
@@ -167,3 +166,18 @@ class OneSetting(PageHandler, access=Access.ADMIN):
         await ctx.reload()
         await ctx.users.audit(self.actor, "settings.change", asked.key, {"to": asked.value.strip() or "the default"})
         self.answer({"key": asked.key, "value": value})
+
+
+def shown(value: object) -> str:
+    """A setting's value as one line of plain text; a secret is "set" or "not set"."""
+    if value == HIDDEN:
+        return _("set")
+    if value in ("", None, [], {}, ()):
+        return _("not set")
+    if isinstance(value, bool):
+        return _("yes") if value else _("no")
+    if isinstance(value, (list, tuple)):
+        return ", ".join(shown(item) for item in value)
+    if isinstance(value, dict):
+        return ", ".join(f"{name}: {shown(item)}" for name, item in value.items())
+    return f"{value:g}" if isinstance(value, float) and abs(value) < 1e6 else str(value)

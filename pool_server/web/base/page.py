@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any, NamedTuple
+
+from tornado.template import Loader
 
 from pool_server.language import gettext as _
 from pool_server.language import marked, ngettext
 from pool_server.texts import format, labels, languages
-from pool_server.web.base import html
 from pool_server.web.base.assets.bundle import assets
 from pool_server.web.base.assets.localized import loader
 from pool_server.web.base.assets.paths import templates_folder
 from pool_server.web.base.cross_site import JSON_OR_FORM
 from pool_server.web.base.handler import LANGUAGE, Access, BaseHandler, ProblemError
+from pool_server.web.base.modules import PageModules
 from pool_server.web.base.shared import banner, query_params
 
 
@@ -68,21 +69,27 @@ class PageHandler(BaseHandler, abstract=True):
 
     def render_string(self, template_name: str, **kwargs: Any) -> bytes:
         """The template in this visitor's language."""
-        found = loader(self.get_template_path(), self.locale.code).load(template_name)
+        found = self.templates().load(template_name)
         return found.generate(**{**self.get_template_namespace(), **kwargs})
+
+    def templates(self) -> Loader:
+        return loader(self.get_template_path(), self.locale.code)
 
     def get_template_namespace(self) -> dict[str, Any]:
         """What templates may name. Not the handler itself: a rendered template refers to its namespace and back, and
         would keep the request until the next collection."""
         theme, token = self.get_cookie("theme", ""), self.xsrf_token.decode()
-        zone = self.viewer_zone()
+        zone, now = self.viewer_zone(), self.ctx.clock()
+        modules = PageModules(
+            self.templates(), now=now, zone=format.zone(zone), token=token, here=self.request.uri or "/"
+        )
         return {
+            "_tt_modules": modules,  # what `{% module … %}` asks
             "ctx": self.ctx,
             "caller": self.caller,
-            "now": self.ctx.clock(),
+            "now": now,
             "fmt": format,
             "words": labels,
-            "parts": html,
             "zone": format.zone(zone),
             "zone_name": zone.replace("_", " "),
             "asset": assets().url,
@@ -99,7 +106,6 @@ class PageHandler(BaseHandler, abstract=True):
             "path": self.request.path,
             "pool_name": self.ctx.pool_name,
             "xsrf_token": token,
-            "hidden": partial(html.hidden_fields, token=token, here=self.request.uri or "/"),
         }
 
     def viewer_zone(self) -> str:

@@ -30,6 +30,7 @@ from pool_server.web.admin.account_changes import (
 from pool_server.web.admin.account_words import next_step
 from pool_server.web.base.context import WebContext
 from pool_server.web.base.handler import Access, BaseHandler, ProblemError
+from pool_server.web.base.modules import rendered
 from pool_server.web.base.page import PageHandler
 from pool_server.web.base.shared import public_address
 from pool_server.web.sign_ins import qr
@@ -93,8 +94,15 @@ class Invitations(PageHandler, access=Access.ADMIN):
         )
         url = f"{reached_at(self)}/?code={made['code']}"
         told = message(self.ctx.pool_name, url, made["code"], asked, contributes=bool(contributes))
-        code = qr.svg(url, _("The link as a QR code"))
+        code = self._qr(url)
         self.answer({"id": made["id"], "code": made["code"], "url": url, "message": told, "qr": code}, 201)
+
+    def _qr(self, url: str) -> str:
+        """The link as an SVG, "" where it is too long for one."""
+        drawn = qr.drawn(url)
+        if drawn is None:
+            return ""
+        return rendered(self.templates(), "qr", **drawn._asdict(), label=_("The link as a QR code")).decode()
 
 
 def message(pool: str, url: str, code: str, asked: NewInvitation, *, contributes: bool) -> str:

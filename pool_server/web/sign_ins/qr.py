@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import product
+from typing import NamedTuple
 
 Matrix = list[list[bool]]
 Cell = tuple[int, int, bool]  # row, column, dark
@@ -235,20 +236,23 @@ def _penalty(cells: Matrix) -> int:
     return found + 10 * int(abs(dark - 50) / 5)
 
 
-def svg(text: str, label: str) -> str:
-    """The code as an SVG for a page; `label` is plain text without markup. "" for a text that is too long."""
+class DrawnCode(NamedTuple):
+    """A code for an SVG: the length of its sides with the margin, and its dark modules as a path."""
+
+    size: int
+    path: str
+
+
+def drawn(text: str) -> DrawnCode | None:
+    """None for a text that is too long."""
     try:
         cells = matrix(text)
     except ValueError:
-        return ""
-    size = len(cells) + 2 * QUIET
+        return None
     path = "".join(
         f"M{c + QUIET} {r + QUIET}h1v1h-1z" for r, row in enumerate(cells) for c, dark in enumerate(row) if dark
     )
-    return (
-        f'<svg class="qr" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {size} {size}" role="img" '
-        f'aria-label="{label}"><rect width="{size}" height="{size}"></rect><path d="{path}"></path></svg>'
-    )
+    return DrawnCode(len(cells) + 2 * QUIET, path)
 
 
 def blocks(text: str) -> str:
