@@ -100,6 +100,12 @@ def test_a_hint_that_agrees_with_a_reset_is_believed() -> None:
     assert win.believable(NOW + 4 * DAY + 20, known, NOW, longest=7 * DAY) == NOW + 4 * DAY + 20
 
 
+def test_a_reset_that_is_past_says_nothing_of_a_hint() -> None:
+    past = [window(95.0, -2 * HOUR), week(95.0, -60.0)]
+    assert win.believable(NOW + HOUR, past, NOW, longest=7 * DAY) == NOW + HOUR
+    assert win.believable(NOW + 3 * HOUR, [*past, window(95.0, HOUR)], NOW, longest=7 * DAY) == NOW + HOUR
+
+
 @given(st.floats(0.1, 40 * DAY), st.lists(st.tuples(percents, spans), max_size=4))
 def test_a_hint_is_never_made_longer(after: float, seen: list[tuple[float, float]]) -> None:
     ws = [week(used, left) for used, left in seen]

@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import zstandard
 from hypothesis import example, given, settings
@@ -192,6 +193,23 @@ def test_a_name_changed_everywhere_is_found_and_put_right(
         assert not left.days and not left.missing, "of the first day nobody can tell"
         if old == b"bob:a":
             assert answers(book) == before and left.sound
+
+
+def test_a_label_that_is_no_records_is_found_and_put_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pending, "MOST", 1)
+    with ledger_in(tmp_path, durable=False) as book:
+        fill(book)
+        record_all(book, [msgspec.structs.replace(exchange("k", at=NOW - 60), key="key_of_ada")])
+        before = rows(book, ROLLUPS)
+        (key, raw), *_ = [row for row in before if b"key_of_ada" in row[0]]
+        book.store.write(lambda txn: txn.delete(ROLLUPS, key))
+        assert book.check().sound, "labels are bounded in number: one may be missing"
+        for name, value in ((key, Sums.decode(raw).plus(Sums.decode(raw)).encode()), (key + b"x", raw)):
+            book.store.write(lambda txn, name=name, value=value: txn.put(ROLLUPS, name, value))  # type: ignore[misc]
+            found = book.check()
+            assert len(found.days) == 1
+            book.repair(found)
+            assert rows(book, ROLLUPS) == before
 
 
 def test_a_name_changed_in_days_and_their_month_after_their_records_went_is_told(tmp_path: Path) -> None:
