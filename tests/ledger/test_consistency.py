@@ -195,6 +195,32 @@ def test_a_name_changed_everywhere_is_found_and_put_right(
             assert answers(book) == before and left.sound
 
 
+def test_no_row_of_a_day_is_missing_or_tells_other_latencies_unseen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pending, "MOST", 1)
+    with ledger_in(tmp_path, durable=False) as book:
+        fill(book)
+        day = Days("UTC").start(NOW - 60)
+        found = [
+            row for row in rows(book, ROLLUPS) if row[0][:1] != MONTH and int.from_bytes(row[0][2:6], "big") >= day
+        ]
+        of_each = {key[:2]: (key, raw) for key, raw in found}  # grain and dimension
+        assert len(of_each) == 27
+        for key, raw in of_each.values():
+            sums = Sums.decode(raw)
+            sums.spread[7] = sums.spread.get(7, 0) + 1
+            for damaged in (None, sums.encode()):
+                book.store.write(
+                    lambda txn, key=key, damaged=damaged: (  # type: ignore[misc]
+                        txn.delete(ROLLUPS, key) if damaged is None else txn.put(ROLLUPS, key, damaged)
+                    )
+                )
+                assert book.check().days == [day], key
+            book.store.write(lambda txn, key=key, raw=raw: txn.put(ROLLUPS, key, raw))  # type: ignore[misc]
+        assert book.check().sound
+
+
 def test_a_label_that_is_no_records_is_found_and_put_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pending, "MOST", 1)
     with ledger_in(tmp_path, durable=False) as book:
