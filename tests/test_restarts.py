@@ -41,6 +41,7 @@ class Load:
         self.answered: list[str] = []  # request ids
         self.refused: list[str] = []  # status and answer
         self.postponed = 0  # connected before the signal and asked after it
+        self._failed = False
         self._some = threading.Event()
         self._threads = [threading.Thread(target=self._ask, args=(n,)) for n in range(CLIENTS)]
 
@@ -49,12 +50,15 @@ class Load:
             thread.start()
         return self
 
-    def __exit__(self, *exc: object) -> None:
+    def __exit__(self, failed: object, *_: object) -> None:
+        self._failed = failed is not None  # then nobody ends the server that they ask
         for thread in self._threads:
             thread.join()
 
     def _ask(self, client: int) -> None:
         for n in range(100_000):
+            if self._failed:
+                return
             try:
                 status, ident, text = ask(self._pool, f"s-{client}-{n}")
             except (OSError, http.client.HTTPException):
