@@ -90,10 +90,14 @@ def test_older_and_newer_schemas(database: Database) -> None:
     with pytest.raises(StoreVersionError, match=f"needs {NEWEST + 1}: run `pool-server store migrate`"):
         judge(schema, (*migrations(), coming))
     database.run(lambda connection: migrate(connection, (*migrations(), coming)), OWNER)
-    judge(database.run(schema_of), migrations())  # one newer: the upgrade goes node by node
+    judge(database.run(schema_of), migrations())  # the upgrade goes node by node, and back
     database.run(lambda connection: migrate(connection, (*migrations(), coming, after)), OWNER)
-    with pytest.raises(StoreVersionError, match="install a newer one"):
-        judge(database.run(schema_of), migrations())
+    judge(database.run(schema_of), migrations())
+    judge(database.run(schema_of), migrations()[:-1])
+    database.run(contract, OWNER)
+    judge(database.run(schema_of), migrations())
+    with pytest.raises(StoreVersionError, match="`store contract` has taken away"):
+        judge(database.run(schema_of), migrations()[:-1])
     with pytest.raises(StoreVersionError, match="install a newer one"):
         database.run(migrate, OWNER)
 

@@ -17,6 +17,7 @@ SCHEMA = "pool"
 OWNER, APP, READER = "pool_owner", "pool_app", "pool_read"
 OLDEST_SERVER = 140000
 _LOCK = 0x706F6F6C  # "pool"
+_CONTRACTED = "contracted at "  # what the schema's comment says, and the version
 RUN_MIGRATE = "run `pool-server store migrate`"
 # Functions that no program of this version calls, nor another function: older ones do while nodes are upgraded.
 SUPERSEDED = ("admit_1", "admit_2", "credential_put_1", "hold_sync_1", "ship_1", "ship_2", "ship_3")
@@ -53,10 +54,12 @@ class Migration(NamedTuple):
 
 
 class Schema(NamedTuple):
-    """What a database holds: the changes that ran (none where the schema is not there), and who owns it."""
+    """What a database holds: the changes that ran (none where the schema is not there), who owns it, and at which
+    version what only older programs call was taken away."""
 
     ran: dict[int, str]  # version → digest
     owner: str | None
+    contracted: int = 0
 
     @property
     def version(self) -> int:
@@ -77,8 +80,8 @@ async def schema_of(connection: Connection) -> Schema:
     """Raises StoreError where the schema is somebody else's making."""
     row = await connection.row(
         "select pg_get_userbyid(nspowner) as owner, has_schema_privilege(nspname, 'usage') as allowed, exists"
-        " (select from pg_class where relnamespace = n.oid and relname = 'migration') as made"
-        " from pg_namespace n where nspname = $1",
+        " (select from pg_class where relnamespace = n.oid and relname = 'migration') as made,"
+        " obj_description(oid, 'pg_namespace') as told from pg_namespace n where nspname = $1",
         SCHEMA,
     )
     if row is None:
@@ -95,17 +98,23 @@ async def schema_of(connection: Connection) -> Schema:
             )
         return Schema({}, row["owner"])
     ran = await connection.rows(f"select version, digest from {SCHEMA}.migration")
-    return Schema({one["version"]: one["digest"] for one in ran}, row["owner"])
+    _, _, contracted = (row["told"] or "").partition(_CONTRACTED)
+    return Schema(
+        {one["version"]: one["digest"] for one in ran}, row["owner"], int(contracted) if contracted.isdecimal() else 0
+    )
 
 
 def judge(schema: Schema, known: tuple[Migration, ...]) -> None:
-    """Whether this program can run on the schema: not older than it needs, at most one change newer. Raises
-    StoreVersionError."""
+    """Whether this program can run on the schema: not older than it needs, nor so new that what it calls is gone, since
+    programs are upgraded one by one, and back. Raises StoreVersionError."""
     newest = known[-1].version
     if schema.version < newest:
         raise StoreVersionError(f"the schema is at {schema.version}, this program needs {newest}: {RUN_MIGRATE}")
-    if schema.version > newest + 1:
-        raise StoreVersionError(f"the schema is at {schema.version}, this program knows {newest}: install a newer one")
+    if schema.contracted > newest:
+        raise StoreVersionError(
+            f"the schema is at {schema.version}, this program knows {newest}, and `store contract` has taken away what"
+            " such programs call: install a newer one"
+        )
     _undisturbed(schema, known)
 
 
@@ -166,6 +175,7 @@ async def contract(connection: Connection) -> list[str]:
         )  # fmt: skip
         for row in found:
             await connection.script(f"drop function {row['function']}")
+        await connection.script(f"comment on schema {SCHEMA} is '{_CONTRACTED}{migrations()[-1].version}'")
     return [row["proname"] for row in found]
 
 
