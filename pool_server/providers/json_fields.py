@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from contextlib import suppress
 from copy import deepcopy
 from typing import Any
 
 from pool_server.core.lenient_json import read_any
 from pool_server.language import LazyText, lazy
+
+TOO_DEEP = lazy("nested too deeply")
 
 
 def decode(raw: bytes | str) -> dict[str, Any]:
@@ -20,15 +21,20 @@ def decode(raw: bytes | str) -> dict[str, Any]:
 
 def named_twice(text: str) -> LazyText | None:
     """Why the JSON in `text` is not taken when one of its objects has a name twice: programs differ in which of the two
-    they read. None when none has."""
+    they read. None when none has. What is nested too deeply to be looked through is not taken either. A MiB of small
+    objects takes some 45 ms: what is large is given to a thread."""
 
     def each_once(pairs: list[tuple[str, Any]]) -> None:
-        if not found and len(dict(pairs)) < len(pairs):
+        if len(pairs) > 1 and not found and len(dict(pairs)) < len(pairs):
             found.append(Counter(name for name, _value in pairs).most_common(1)[0][0])
 
     found: list[str] = []
-    with suppress(RecursionError, ValueError):
+    try:
         json.loads(text, object_pairs_hook=each_once)
+    except RecursionError:
+        return TOO_DEEP
+    except ValueError:
+        return None
     return lazy("{name} is in it twice: keep one", name=found[0][:40]) if found else None
 
 

@@ -20,6 +20,8 @@ from pool_server.accounts.credentials import files
 from pool_server.accounts.credentials.scan import ROOT, scan
 from pool_server.accounts.registry import gently
 from pool_server.providers import CredentialRejectedError
+from pool_server.providers.json_fields import named_twice
+from pool_server.providers.keys.pasted import recognise
 from tests.accounts.kit import NOW, Pool, ask, claude, key
 
 
@@ -80,12 +82,13 @@ def test_a_missing_folder_is_a_reason_not_a_crash(tmp_path: Path) -> None:
         (b"{", "not JSON"),
         ('{"label": "ä"}'.encode("latin-1"), "no UTF-8 text"),
         (b'{"api_key": "one", "api_key": "two"}', "api_key is in it twice"),
+        (b'{"api_key": "one", "more": ' + b'{"a":' * 20_000 + b"1" + b"}" * 20_000 + b"}", "^nested too deeply$"),
         (b'{"claudeAiOauth": {"accessToken": "a", "expiresAt": 1, "accessToken": "b"}}', "accessToken is in it twice"),
         (b"\xff\xfe{}", "not JSON: it is UTF-16 text"),
         ('{"api_key":"k"}'.encode("utf-16-le"), "not JSON: it is UTF-16 text"),
         ('{"api_key":"k"}'.encode("utf-16-be"), "not JSON: it is UTF-16 text"),
         (b"\xef\xbb\xbf{", "not JSON"),
-        (b"[" * 200_000, "not JSON"),
+        (b"[" * 200_000, "^nested too deeply$"),
         (b"[]", "not a JSON object"),
         (b'"text"', "not a JSON object"),
         (b" " * (files.MAX_BYTES + 1), "larger than 1 MiB"),
@@ -96,6 +99,13 @@ def test_broken_content_is_rejected(tmp_path: Path, content: bytes, reason: str)
     path.write_bytes(content)
     with pytest.raises(CredentialRejectedError, match=reason):
         files.read(path)
+
+
+@pytest.mark.parametrize("text", ['{"a":' * 20_000 + "1" + "}" * 20_000, "[" * 20_000])
+def test_what_is_nested_too_deeply_is_told_so_wherever_it_comes_from(text: str) -> None:
+    with pytest.raises(CredentialRejectedError, match=r"^nested too deeply$"):
+        recognise(text, now=NOW)
+    assert str(named_twice(text)) == "nested too deeply"
 
 
 def test_a_file_with_a_byte_order_mark_is_read_and_stays_readable(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from pool_server.core.models import group_names
 from pool_server.language import LazyText, lazy, lazy_of
 from pool_server.providers import Credential, CredentialRejectedError, provider_module, refuse_unnamed
 from pool_server.providers.credential import Fields
-from pool_server.providers.json_fields import merge_into, named_twice
+from pool_server.providers.json_fields import TOO_DEEP, merge_into, named_twice
 from pool_server.providers.times import moment, number
 
 MAX_BYTES = 1 << 20
@@ -113,8 +113,10 @@ def _read(path: Path) -> tuple[dict[str, Any], bytes, bool]:
 def _object(raw: bytes) -> dict[str, Any]:
     try:
         data = msgspec.json.decode(raw.removeprefix(codecs.BOM_UTF8))  # which Windows editors and PowerShell write
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError):
         raise BrokenFileError(_not_json(raw)) from None
+    except RecursionError:
+        raise CredentialRejectedError(TOO_DEEP) from None
     if not isinstance(data, dict):
         raise CredentialRejectedError(lazy("not a JSON object"))
     if twice := named_twice(raw.decode("utf-8-sig")):

@@ -165,7 +165,7 @@ class SignIns:
         be tried again with the same line."""
         claimed = await self._claim(record.id, SignInStep.CHECK)
         try:
-            provider, data = recognise(text, now=self._clock())
+            provider, data = await asyncio.to_thread(recognise, text, now=self._clock())
             if provider not in (record.provider, None):
                 other = provider.value if provider is not None else ""
                 raise CredentialRejectedError(

@@ -10,7 +10,7 @@ import msgspec
 from pool_server.core.enums import Provider
 from pool_server.language import LazyText, lazy
 from pool_server.providers import CredentialRejectedError, provider_module, vendor_of
-from pool_server.providers.json_fields import named_twice
+from pool_server.providers.json_fields import TOO_DEEP, named_twice
 
 MAX_TEXT = 1 << 20
 _UNSEEN = re.compile("[\u0000-\u0008\u000b-\u001f\u007f\u200b-\u200f\u2028-\u202e\u2060-\u2064\ufeff]")
@@ -53,7 +53,9 @@ def recognise(text: str, *, now: float) -> Recognised:
 def _of_json(text: str) -> Recognised:
     try:
         data = msgspec.json.decode(text)
-    except (msgspec.DecodeError, ValueError, RecursionError):
+    except RecursionError:
+        raise CredentialRejectedError(TOO_DEEP) from None
+    except (msgspec.DecodeError, ValueError):
         raise CredentialRejectedError(
             lazy("it looks like JSON and is not whole: copy the whole file, from the first { to the last }")
         ) from None

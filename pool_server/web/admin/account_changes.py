@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import msgspec
@@ -11,6 +12,7 @@ from pool_server.accounts import (
     AccountRefusedError,
     NameTakenError,
     NewAccount,
+    RefreshError,
     SameAccountError,
 )
 from pool_server.core.enums import Provider
@@ -137,6 +139,28 @@ def rejected(error: Exception) -> ProblemError:
     return ProblemError(422, "rejected", localized(error))
 
 
+UNDONE = (KeyError, RefreshError, OSError)
+
+
+def undone(error: Exception, account: str) -> ProblemError:
+    """The answer where something could not be done with an account."""
+    match error:
+        case KeyError():
+            return ProblemError(404, "not_found", _("there is no account {account}", account=account))
+        case FileExistsError():
+            return ProblemError(409, "name_taken", _("another file has the name of {account} now", account=account))
+        case RefreshError():
+            said = localized(error)
+            return ProblemError(
+                502, "refresh_failed", _("the provider did not renew the sign-in: {failed}", failed=said)
+            )
+        case OSError():
+            return ProblemError(
+                500, "not_written", _("the account's file cannot be written: {strerror}", strerror=error.strerror)
+            )
+    raise error
+
+
 REJECTED = (NameTakenError, SameAccountError, CredentialRejectedError, OSError)
 
 
@@ -236,7 +260,7 @@ class NewAccounts(AccountAdding, abstract=True):
     async def post(self) -> None:
         asked = self.body_as(AddedAccount)
         try:
-            new = self.read(asked)
+            new = await asyncio.to_thread(self.read, asked)
         except CredentialRejectedError as error:
             raise rejected(error) from None
         self.answer(await self.add(new, consent=asked.consent), 201)
@@ -304,10 +328,8 @@ class RestoredAccount(AccountChanges, access=Access.ADMIN):
             await accounts.restore(account)
         except KeyError:
             raise ProblemError(404, "not_found", _("no removed account is called {account}", account=account)) from None
-        except FileExistsError:
-            raise ProblemError(
-                409, "name_taken", _("another file has the name of {account} now", account=account)
-            ) from None
+        except FileExistsError as wrong:
+            raise undone(wrong, account) from None
         except OSError as error:
             raise rejected(error) from None
         await self.ctx.users.audit(self.actor, "account.restore", account)

@@ -9,15 +9,15 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from pool_server.accounts import Accounts, RefreshError
+from pool_server.accounts import Accounts
 from pool_server.accounts.describe import AccountRow, RejectedFileRow, RemovedAccount
 from pool_server.core.enums import AccountState, CredentialKind, Provider
 from pool_server.language import gettext as _
-from pool_server.language import localized, marked, ngettext
+from pool_server.language import marked, ngettext
 from pool_server.ledger import AccountUsage, Filters, SharedAmount, SharedUse, SharedUses, UsageSums
 from pool_server.texts import labels
 from pool_server.users import RefusedError
-from pool_server.web.admin.account_changes import NewAccounts
+from pool_server.web.admin.account_changes import UNDONE, NewAccounts, undone
 from pool_server.web.base.context import WebContext
 from pool_server.web.base.handler import Access, ProblemError
 from pool_server.web.base.listing import matches
@@ -158,14 +158,8 @@ class AccountAction(PageHandler, access=Access.ADMIN):
                     await accounts.set_priority(account, detail["priority"])
                 case "lock" | "unlock":
                     accounts.lock(account if action == "lock" else None)
-        except RefreshError as failed:
-            raise ProblemError(
-                502, "refresh_failed", _("the provider did not renew the sign-in: {failed}", failed=localized(failed))
-            ) from None
-        except OSError as wrong:
-            raise ProblemError(
-                500, "not_written", _("the account's file cannot be written: {strerror}", strerror=wrong.strerror)
-            ) from None
+        except UNDONE as wrong:
+            raise undone(wrong, account) from None
         await self.ctx.users.audit(self.actor, f"account.{action}", account, detail)
         answer: dict[str, Any] = {"account": accounts.describe(account)}
         self.answer(answer if result is None else {**answer, "result": result})
@@ -229,14 +223,8 @@ async def act(accounts: Accounts, account: str, action: Action) -> str:
                 await accounts.remove(account)
             case "restore":
                 await accounts.restore(account)
-    except KeyError:
-        return _("there is no account {account}", account=account)
-    except FileExistsError:
-        return _("another file has the name of {account} now", account=account)
-    except RefreshError as failed:
-        return _("the provider did not renew the sign-in: {failed}", failed=localized(failed))
-    except OSError as wrong:
-        return _("the account's file cannot be written: {strerror}", strerror=wrong.strerror)
+    except UNDONE as wrong:
+        return undone(wrong, account).message
     return ""
 
 

@@ -7,14 +7,16 @@ import base64
 import hashlib
 import secrets
 import zlib
-from collections.abc import Mapping
+from asyncio import Future
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from tornado.escape import utf8
+from tornado.httputil import HTTPConnection, HTTPHeaders, RequestStartLine, ResponseStartLine
 from tornado.web import RequestHandler
 
+from pool_server.http1.tornado import TornadoConnection
 from pool_server.users.identity.tickets import Tickets
 
 _LISTS = frozenset({"providers", "models"})  # limits that name things; every other limit is a number
@@ -76,19 +78,38 @@ class FormAnswer(msgspec.Struct, array_like=True):
     headers: list[tuple[str, str]]
     body: bytes
 
-    @classmethod
-    def of(cls, handler: RequestHandler, chunk: Any) -> FormAnswer:
-        """What `handler` is about to finish with."""
-        cookies = getattr(handler, "_new_cookie", {}).values()
-        headers = [*handler._headers.get_all(), *(("Set-Cookie", one.OutputString()) for one in cookies)]
-        return cls(handler.get_status(), headers, utf8(chunk or b""))
-
     def give(self, handler: RequestHandler) -> None:
         """Finish `handler` with this."""
         handler.set_status(self.status)
         for name, value in self.headers:
             (handler.add_header if name == "Set-Cookie" else handler.set_header)(name, value)
         handler.finish(self.body)
+
+
+class KeptConnection(HTTPConnection):
+    """Passes an answer on, and keeps it as `answer`."""
+
+    def __init__(self, connection: TornadoConnection) -> None:
+        self.answer: FormAnswer | None = None
+        self._connection = connection
+
+    def write_headers(
+        self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders, chunk: bytes | None = None
+    ) -> Future[None]:
+        assert isinstance(start_line, ResponseStartLine)
+        self.answer = FormAnswer(start_line.code, list(headers.get_all()), chunk or b"")
+        return self._connection.write_headers(start_line, headers, chunk)
+
+    def write(self, chunk: bytes) -> Future[None]:
+        if self.answer is not None:
+            self.answer.body += chunk
+        return self._connection.write(chunk)
+
+    def finish(self) -> None:
+        self._connection.finish()
+
+    def set_close_callback(self, callback: Callable[[], None] | None) -> None:
+        self._connection.set_close_callback(callback)
 
 
 class Sending:
@@ -99,7 +120,7 @@ class Sending:
     """
 
     def __init__(self, tickets: Tickets, path: str, form: bytes, name: str) -> None:
-        self.sent: FormAnswer | None = None
+        self.kept: KeptConnection | None = None  # what it is answered by
         self._tickets = tickets
         self._mark = "form " + hashlib.sha256(path.encode() + b"\0" + form).hexdigest()
         self._cipher = AESGCM(hashlib.sha256(b"answer to a form\0" + name.encode("utf-8", "surrogatepass")).digest())
@@ -120,8 +141,8 @@ class Sending:
         return self._opened(said)
 
     async def done(self) -> None:
-        """What was `sent` is what it gets whenever it comes again; a refusal is asked for anew."""
-        sent = self.sent
+        """What was sent is what it gets whenever it comes again; a refusal is asked for anew."""
+        sent = self.kept.answer if self.kept is not None else None
         kept = _UNDONE if sent is None or sent.status >= 400 else self._sealed(sent)
         await self._tickets.leave(self._mark, kept, SENT_S)
 

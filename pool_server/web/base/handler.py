@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hmac
 import logging
-from asyncio import Future
 from collections.abc import Awaitable, Callable, Mapping
 from enum import IntEnum
 from functools import wraps
@@ -320,18 +319,14 @@ class BaseHandler(RequestHandler):
         if earlier is not None:
             earlier.give(self)
             return
+        self.sending.kept = forms.KeptConnection(cast(TornadoConnection, self.request.connection))
+        self.request.connection = self.sending.kept
         try:
             result = method(self, *args)
             if result is not None:
                 await result
         finally:
             await self.sending.done()
-
-    def finish(self, chunk: Any = None) -> Future[None]:
-        """Tornado's; of a form that is answered once, the answer is kept."""
-        if self.sending is not None:
-            self.sending.sent = forms.FormAnswer.of(self, chunk)
-        return super().finish(chunk)
 
     async def _by_form(self, *args: str) -> None:
         """A form cannot say PATCH or DELETE: it says so in a field."""

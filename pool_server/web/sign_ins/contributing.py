@@ -14,7 +14,7 @@ from pool_server.accounts import NewAccount, RefreshError
 from pool_server.accounts.describe import AccountRow, QuotaWindowRow, SharingRow
 from pool_server.core.enums import AccountState, CredentialKind, Provider
 from pool_server.language import gettext as _
-from pool_server.language import localized, ngettext
+from pool_server.language import ngettext
 from pool_server.ledger import SharedAmount
 from pool_server.providers import SPECS, Credential, CredentialRejectedError, provider_module
 from pool_server.texts import format, labels
@@ -25,6 +25,7 @@ from pool_server.web.admin.account_changes import (
     AccountChanges,
     AddedAccount,
     rejected,
+    undone,
     words,
 )
 from pool_server.web.admin.account_words import next_step
@@ -218,7 +219,7 @@ class OwnAccounts(AccountAdding, OwnChanges, access=Access.FRIEND):
         if self.principal.admin:
             raise ProblemError(409, "not_a_user", _("the operator adds accounts on the accounts page"))
         try:
-            new = self.read(asked)
+            new = await asyncio.to_thread(self.read, asked)
         except CredentialRejectedError as error:
             raise rejected(error) from None
         used = invitation(self.ctx, self.principal.user, new.provider.value)
@@ -297,9 +298,7 @@ class OwnTest(OwnChanges, access=Access.FRIEND):
         try:
             result = await self.ctx.accounts.test(self.own(account))
         except RefreshError as failed:
-            raise ProblemError(
-                502, "refresh_failed", _("the provider did not renew the sign-in: {failed}", failed=localized(failed))
-            ) from None
+            raise undone(failed, account) from None
         await self.ctx.users.audit(self.actor, "account.test", account)
         self.answer({"result": result})
 
