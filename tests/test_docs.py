@@ -51,3 +51,15 @@ def test_every_page_is_found_from_the_readme() -> None:
     assert not {page.relative_to(ROOT).as_posix() for page in PAGES} - {
         page.relative_to(ROOT).as_posix() for page in seen
     }
+
+
+def test_the_changelog_is_made_of_whole_items() -> None:
+    """Merges put lines of one item between those of another, or twice."""
+    told = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    lines = told.splitlines()
+    long = [line for line in lines if len(line) > 40]
+    assert sorted(set(long)) == sorted(long), "a line stands there twice"
+    assert not re.search(r"^(?:- |  ).*\n\n- ", told, re.M), "items of one kind stand together"
+    for line, after in zip(lines, [*lines[1:], ""], strict=True):
+        if line.startswith(("- ", "  ")) and not after.startswith("  "):
+            assert line.endswith((".", ".)")), f"an item ends in its middle: {line}"
