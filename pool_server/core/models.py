@@ -296,12 +296,14 @@ class HttpRequest(msgspec.Struct, frozen=True):
 
 
 class HttpAnswer(msgspec.Struct, frozen=True):
-    """The answer to an `HttpRequest`; header names are lower case. `status` 0 = the network failed."""
+    """The answer to an `HttpRequest`; header names are lower case. `status` 0 = the network failed; `unsent`: before
+    anything of the request had left."""
 
     status: int
     headers: dict[str, str]
     body: bytes = b""
     error: str = ""
+    unsent: bool = False
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
         return [("status", self.status), ("bytes", len(self.body))]

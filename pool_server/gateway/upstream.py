@@ -45,6 +45,10 @@ class UpstreamError(Exception):
     """No answer: refused, reset, timed out, TLS. The text names the cause and no address of ours."""
 
 
+class NoConnectionError(UpstreamError):
+    """Nothing of the request has left."""
+
+
 class HandshakeRefusedError(Exception):
     """The upstream answered a WebSocket handshake with an HTTP status other than 101."""
 
@@ -97,7 +101,7 @@ class Upstream:
         except TimeoutError:
             return HttpAnswer(0, {}, error="no answer in time")
         except UpstreamError as error:
-            return HttpAnswer(0, {}, error=str(error))
+            return HttpAnswer(0, {}, error=str(error), unsent=isinstance(error, NoConnectionError))
         except UpstreamDisconnectedError:
             return HttpAnswer(0, {}, error=_BROKEN)
         return HttpAnswer(answer.status, answer.fields, read)
@@ -113,7 +117,9 @@ class Upstream:
             try:
                 connection = kept or await self._lines.dial(line)
                 answer = await connection.exchange(head, body, within_s=within_s, without_body=method == "HEAD")
-            except (ConnectError, ResponseTimeoutError) as error:
+            except ConnectError as error:
+                raise NoConnectionError(str(error)) from None
+            except ResponseTimeoutError as error:
                 raise UpstreamError(str(error)) from None
             except UpstreamDisconnectedError:
                 if kept is None or not kept.untouched:

@@ -21,6 +21,7 @@ from pool_server.http1 import socks
 from pool_server.http1.client_connection import ClientConnection
 
 CONNECT_S = 5.0  # for the name, the connection, a proxy's consent and TLS together
+STALLED_S = 0.5  # by which a timer that is later tells that the process could not run
 KEPT_S = 60.0  # how long an idle connection is kept
 _SECOND_FAMILY_S = 0.25  # after so long IPv4 is tried beside IPv6 (RFC 8305)
 _PROXY_HEAD_CAP = 64 << 10
@@ -85,12 +86,16 @@ class ConnectionPool:
         tunnel even without TLS (RFC 6455 §4.1). Raises `ConnectError`."""
         return await self._dial(origin, make, whole=False)
 
-    async def _dial(self, origin: Origin, make: Callable[[], P], *, whole: bool) -> P:
-        """`whole`: the proxy is asked for each URL, not for a tunnel."""
+    async def _dial(self, origin: Origin, make: Callable[[], P], *, whole: bool, again: bool = True) -> P:
+        """`whole`: the proxy is asked for each URL, not for a tunnel. A time that ran out while this process stood
+        still says nothing of the other side, which may have answered meanwhile: then it is tried once more."""
+        began = time.monotonic()
         try:
             async with asyncio.timeout(CONNECT_S):
                 return await self._way(origin, make, whole=whole)
         except TimeoutError:
+            if again and time.monotonic() - began > CONNECT_S + STALLED_S:
+                return await self._dial(origin, make, whole=whole, again=False)
             raise ConnectError("no connection in time") from None
         except (ssl.SSLError, ssl.CertificateError):
             raise ConnectError("TLS handshake failed") from None

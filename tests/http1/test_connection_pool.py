@@ -9,6 +9,7 @@ import os
 import socket
 import ssl
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -351,3 +352,22 @@ def test_a_connection_nobody_waits_for_any_more_may_fail(loop: str, tmp_path: Pa
                 await asyncio.sleep(0.001)
 
     run(test, loop)
+
+
+@pytest.mark.parametrize(("late_s", "ways"), [(0.1, 1), (1.0, 2)])
+def test_a_time_that_ran_out_while_the_process_stood_still_is_given_once_more(
+    late_s: float, ways: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, asked = [100.0], []
+
+    async def way(*_: object, **__: object) -> None:
+        asked.append(now[0])
+        now[0] += lines_module.CONNECT_S + late_s
+        raise TimeoutError
+
+    lines = ConnectionPool()
+    monkeypatch.setattr(lines, "_way", way)
+    monkeypatch.setattr(lines_module, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    with pytest.raises(ConnectError, match="no connection in time"):
+        asyncio.run(lines.dial(Origin(False, "127.0.0.1", 9)))
+    assert len(asked) == ways, "a host that does not answer is waited for once"

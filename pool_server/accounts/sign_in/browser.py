@@ -68,10 +68,14 @@ async def exchange(
     at: SignInHost, record: AccountSignIn, code: str, what: Secrets
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """The credential file for a code, and who signed in. Raises SignInRefusedError. It is sent once: an answer that
-    does not come may have spent the code."""
+    does not come may have spent the code. Where no connection was made, as while a worker that has just begun is too
+    busy to see in time that there is one, it is tried once more."""
     device = record.flow is SignInFlow.DEVICE
     request = vendor.exchange_request(at.settings(), code=code, verifier=what.verifier, device=device)
-    data = vendor.exchanged(await _ask(at, record, request), now=at.now)
+    answer = await _ask(at, record, request)
+    if answer.unsent:
+        answer = await _ask(at, record, request)
+    data = vendor.exchanged(answer, now=at.now)
     return data, {name: value for name, value in vendor.workspace_of(data).items() if value}
 
 

@@ -170,6 +170,8 @@ def refused_in_browser(error: str, description: str) -> SignInRefusedError:
 
 
 def _meaning(answer: HttpAnswer, refused: RefreshRejectedError) -> SignInRefusedError:
+    if answer.unsent:
+        return _refused(answer)
     facts = read_error(answer.headers, answer.body)
     if facts.says("unsupported_country_region_territory"):
         return SignInRefusedError(
