@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import os
 import secrets
 import sys
 import tempfile
@@ -23,8 +24,10 @@ from pathlib import Path
 
 from benchmarks.ledger import BATCH, NOW, Source, ask, line, year
 from pool_server.cluster.ledger.database_ledger import DatabaseLedger
+from pool_server.cluster.ledger.record_shipping import MOST
 from pool_server.core.settings import LedgerSettings, Settings
 from pool_server.ledger import TABLES, Ledger
+from pool_server.ledger.rollups.writer import PendingRecord
 from pool_server.storage import Store
 from pool_server.storage.postgres.connection import Connection, connected
 from pool_server.storage.postgres.migrations import APP, migrate
@@ -65,6 +68,7 @@ def main() -> None:
             seed(server, ledger, given.records)
             ask(ledger, None)
             asyncio.run(shipped(ledger, given.shipped))
+            shipped_alone(server, port, given.shipped)
             began = time.perf_counter()
             port.fold()
             line("… and in the sums after", f"{time.perf_counter() - began:.1f} s")
@@ -105,6 +109,39 @@ async def shipped(ledger: Ledger, records: int) -> None:
     await asyncio.gather(*(one(number) for number in range(records)))
     took = time.perf_counter() - began
     line(f"{records:,} exchanges recorded at once", f"{records / took:,.0f}/s", "goal 10,000/s")
+
+
+def shipped_alone(server: postgres.Server, port: DatabaseLedger, records: int) -> None:
+    """What a journal costs that waited for the database: processor time, which neighbours do not change as they change
+    a wall clock."""
+    source, now = Source(int(time.time())), time.time()
+    found = [source.one(number, now - records / 1000 + number / 1000) for number in range(records)]
+    for record in found:
+        record.id = f"{int(record.at * 1000):011x}{secrets.token_hex(7)[:13]}"
+    entries = [PendingRecord(record) for record in found]
+    before, began = _processor_s(server), time.thread_time()
+
+    async def ship() -> float:
+        began = time.thread_time()
+        for start in range(0, records, MOST):
+            await port._shipping.ship(port._thread.pool, entries[start : start + MOST])
+        return time.thread_time() - began
+
+    node = port._thread.run(ship()) + time.thread_time() - began
+    there = _processor_s(server) - before
+    told = f"{node / records * 1e6:.0f} µs of the node, {there / records * 1e6:.0f} µs of the database a record"
+    line(f"{records:,} records shipped, processor time", told, "100 µs each are 10,000/s")
+
+
+def _processor_s(server: postgres.Server) -> float:
+    """Of all processes of the server, the ended ones too."""
+    total = 0
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            fields = stat.read_text().rpartition(")")[2].split()
+            if server.pid in (int(stat.parent.name), int(fields[1])):
+                total += int(fields[11]) + int(fields[12])
+    return total / os.sysconf("SC_CLK_TCK")
 
 
 if __name__ == "__main__":

@@ -117,6 +117,11 @@ class Server:
         """What psql prints for a statement, as the superuser."""
         return self.run("psql", "-X", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-c", statement, self.url(database))
 
+    @property
+    def pid(self) -> int:
+        """Of the process that all others of it are children of."""
+        return 0 if self._process is None else self._process.pid
+
     def stop(self, number: signal.Signals = signal.SIGQUIT) -> None:
         if self._process is not None:
             self._process.send_signal(number)

@@ -39,6 +39,14 @@ SCENARIOS = {
     "hung-vendor": Scenario(
         "hosts that accept and say nothing", ("tests/gateway/test_silent_hosts.py", "tests/accounts/test_hosts.py")
     ),
+    "cluster": Scenario(
+        "several machines: each part killed, cut off or forgetful, and the books equal",
+        (
+            "tests/cluster/test_each_part_killed.py",
+            "tests/cluster/test_machine_losses.py",
+            "tests/cluster/test_node_reservations.py",
+        ),
+    ),
     "soak": Scenario("workers that share everything, sums exact after all", ("tests/test_workers.py",)),
 }
 
