@@ -324,6 +324,14 @@ class PassiveHealth(StrEnum):
     HEDGED = "hedged"  # one that waited unusually long went to another account
 
 
+class Conduct(StrEnum):
+    """What a client's program does when it is refused, where that needs another answer than the usual one."""
+
+    USUAL = "usual"
+    REPEATS = "repeats"  # asks again and again after a 403, 404 or 503
+    WAITS = "waits"  # sleeps after a 429 as long as it is told to, in silence
+
+
 class ErrorKind(StrEnum):
     """What the pool itself has to tell a client; each dialect gives it its own shape."""
 

@@ -5,7 +5,16 @@ Pure: nothing here does I/O, keeps a clock or knows a provider.
 
 from __future__ import annotations
 
-from pool_server.dialects.errors import ends_stream, error, header_safe, live_error, stream_error, ws_error
+from pool_server.dialects.errors import (
+    PATIENCE_S,
+    duration,
+    ends_stream,
+    error,
+    header_safe,
+    live_error,
+    stream_error,
+    ws_error,
+)
 from pool_server.dialects.live.asking import name_model
 from pool_server.dialects.meters import FrameMeter, frame_meter, meter
 from pool_server.dialects.models import (
@@ -41,6 +50,7 @@ from pool_server.dialects.wire.unique import keys_once
 
 __all__ = [
     "BYTES_A_TOKEN",
+    "PATIENCE_S",
     "REQUEST_OUTPUT",
     "SHEDDABLE",
     "SPECS",
@@ -63,6 +73,7 @@ __all__ = [
     "converses",
     "data_of",
     "decode_body",
+    "duration",
     "ends_stream",
     "error",
     "estimate",

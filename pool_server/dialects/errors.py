@@ -25,7 +25,7 @@ Answer = tuple[int, Headers, bytes]
 _LONGEST_HEADER = 400  # characters of a message in a header
 _SOON_S = 5  # Retry-After where the cause passes by itself
 
-_PATIENCE_S = 60  # a client is left to wait so long by itself, as every one of them does for a Retry-After
+PATIENCE_S = 60  # a client is left to wait so long by itself, as every one of them does for a Retry-After
 
 _QUOTA = frozenset({ErrorKind.EXHAUSTED, ErrorKind.LIMIT})
 _TIMED = _QUOTA | {ErrorKind.RATE}  # their messages say when to come back
@@ -165,15 +165,15 @@ def header_safe(value: str) -> str:
 def _as_told(err: ClientError, now: float) -> ClientError:
     """A limit or quota that frees within a minute, as a limit on requests at the same time does, is told as one of
     pace: its client waits and goes on by itself, where it gives up at a quota."""
-    if err.kind not in _QUOTA or err.retry_at is None or _wait(err, now) > _PATIENCE_S + 1:
+    if err.kind not in _QUOTA or err.retry_at is None or _wait(err, now) > PATIENCE_S + 1:
         return err
     # A minute's count frees a second after the minute, for which some clients wait no more.
-    return msgspec.structs.replace(err, kind=ErrorKind.RATE, retry_at=min(err.retry_at, now + _PATIENCE_S))
+    return msgspec.structs.replace(err, kind=ErrorKind.RATE, retry_at=min(err.retry_at, now + PATIENCE_S))
 
 
 def _passes(err: ClientError, now: float) -> bool:
     """May the client try again by itself, soon enough for somebody who waits?"""
-    return err.kind in _PASSING or (err.kind is ErrorKind.RATE and _wait(err, now) <= _PATIENCE_S)
+    return err.kind in _PASSING or (err.kind is ErrorKind.RATE and _wait(err, now) <= PATIENCE_S)
 
 
 def _wait(err: ClientError, now: float) -> int:
@@ -181,7 +181,7 @@ def _wait(err: ClientError, now: float) -> int:
     return max(1, math.ceil(err.retry_at - now)) if err.retry_at is not None else 0
 
 
-def _duration(seconds: int) -> str:
+def duration(seconds: int) -> str:
     """A duration as people and Go write it: 45s, 42m, 3h20m, 2d4h."""
     if seconds < 120:
         return f"{seconds}s"
@@ -197,7 +197,7 @@ def _message(err: ClientError, now: float) -> str:
     seconds = _wait(err, now)
     if err.kind not in _TIMED or not seconds:
         return err.message
-    return f"{_sentence(err.message)} Try again in {_duration(seconds)}."
+    return f"{_sentence(err.message)} Try again in {duration(seconds)}."
 
 
 def _sentence(text: str) -> str:
@@ -224,7 +224,7 @@ def _openai(err: ClientError, now: float) -> dict[str, Any]:
     message = _message(err, now) if err.kind is ErrorKind.RATE else err.message
     if err.kind in _QUOTA or (err.kind is ErrorKind.RATE and not _passes(err, now)):
         # Qwen Code stops at a 429 only if its text says quota, exhausted and "will reset"; else it asks 28 times.
-        when = f"will reset in {_duration(_wait(err, now))}" if err.retry_at is not None else "will reset later"
+        when = f"will reset in {duration(_wait(err, now))}" if err.retry_at is not None else "will reset later"
         quota = "The request quota" if err.kind is ErrorKind.RATE else "The quota"
         message = f"{_sentence(err.message)} {quota} is exhausted and {when}."
     own = err.code if err.kind not in (ErrorKind.EXHAUSTED, ErrorKind.RATE) else ""

@@ -14,7 +14,7 @@ import msgspec
 
 from pool_server import dialects
 from pool_server.accounts import Decision, OnboardingError, RefreshError, SelectionRequest, serves_natively
-from pool_server.core.enums import ErrorKind, FaultKind, ObjectKind, Operation, Provider, Transport
+from pool_server.core.enums import Conduct, ErrorKind, FaultKind, ObjectKind, Operation, Provider, Transport
 from pool_server.core.models import Attempt, ClientCall, ClientError, Fault, Peek, UpstreamRequest, Usage, UsageRecord
 from pool_server.core.settings import Limits
 from pool_server.dialects.translation import TranslationError
@@ -26,7 +26,7 @@ from pool_server.gateway.attempts.serving_model import next_in_chain
 from pool_server.gateway.attempts.uncarried import Uncarried
 from pool_server.gateway.http.body import MEMORY_LIMIT
 from pool_server.gateway.http.decoding import DecodedAnswer, decoded, decoded_refusal, unknown_coding
-from pool_server.gateway.http.programs import program, repeats_refusals
+from pool_server.gateway.http.programs import conduct, program
 from pool_server.gateway.objects import Tracking
 from pool_server.gateway.objects.continuity import Continuity, drop_turn_state
 from pool_server.gateway.routes import Route
@@ -488,12 +488,12 @@ class Exchange:
             if not self.refusals.faults:
                 return final_error.holder_out(self.decision)
             self.decision = msgspec.structs.replace(self.decision, hard_lost=False)
-        return self.refusals.last_word(self.decision, self.providers, self.peek.model, repeats=self.repeats)
+        return self.refusals.last_word(self.decision, self.providers, self.peek.model, self.conduct)
 
     @property
-    def repeats(self) -> bool:
-        """The program sends again and again what it is refused."""
-        return repeats_refusals(self.client_call.headers)
+    def conduct(self) -> Conduct:
+        """What the program that asks does when it is refused."""
+        return conduct(self.client_call.headers)
 
     def since_start(self) -> float:
         """Milliseconds, as `round(ms, 1)` has them, in a tenth of its time."""

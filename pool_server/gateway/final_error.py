@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import msgspec
 
+from pool_server import dialects
 from pool_server.accounts import Decision
-from pool_server.core.enums import Denial, ErrorKind, Outcome, Provider, Refusal, SpoolFullReason
+from pool_server.core.enums import Conduct, Denial, ErrorKind, Outcome, Provider, Refusal, SpoolFullReason
 from pool_server.core.models import ClientError, Fault
 from pool_server.providers import UNUSABLE
 from pool_server.providers.evidence.reading import untold
@@ -63,10 +65,21 @@ def outcome_of(error: ClientError, *, attempted: bool) -> Outcome:
     return _OUTCOMES[error.kind]
 
 
-def as_heard(error: ClientError, *, repeats: bool) -> ClientError:
-    """The error with a status that stops a program that `repeats` what it is refused: Codex asks after a 403 or 404 six
-    times over HTTP, thirteen times where it began on a socket, and shows a 400 at once."""
-    return msgspec.structs.replace(error, status=400) if repeats and error.status in (403, 404) else error
+def as_heard(error: ClientError, conduct: Conduct, now: float) -> ClientError:
+    """The error in the form that stops the program that asked; `now` in unix seconds. Codex asks after a 403 or 404 six
+    times over HTTP, thirteen times where it began on a socket, and shows a 400 at once. opencode sleeps through a 429,
+    and goes on at words of a rate limit or of trying again in some time; a 403 without them is shown at once."""
+    if conduct is Conduct.REPEATS and error.status in (403, 404):
+        return msgspec.structs.replace(error, status=400)
+    left = None if error.retry_at is None else error.retry_at - now
+    if conduct is not Conduct.WAITS or error.status != 429 or (left is not None and left <= dialects.PATIENCE_S + 1):
+        return error
+    when = f" It returns in {dialects.duration(math.ceil(left))}." if left is not None else ""
+    message = f"{sentence(error.message).replace('rate limited', 'out of room')}{when}"
+    code = "usage_limit_reached" if error.kind is ErrorKind.RATE else error.code
+    return msgspec.structs.replace(
+        error, kind=ErrorKind.FORBIDDEN, message=message, status=403, retry_at=None, code=code
+    )
 
 
 def denied(refusal: Denied) -> ClientError:

@@ -132,7 +132,7 @@ class Pipeline:
     async def refuse(self, error: ClientError, outcome: Outcome | None = None) -> None:
         """Records and tells an error of the pool's own."""
         outcome = outcome or final_error.outcome_of(error, attempted=bool(self._x.attempts))
-        error = final_error.as_heard(error, repeats=self._x.repeats)
+        error = final_error.as_heard(error, self._x.conduct, time.time())
         await record(self._x, outcome, error.status, error.message)
         if (kept := self._kept) is not None and error.own_words and kept[1].message == error.message:
             await self._transport.refuse(*kept)

@@ -52,11 +52,7 @@ def shown(ran: Ran) -> str:
     return ran.out + ran.err
 
 
-# opencode sleeps as long as Retry-After says and asks again then: there is nothing to see within a test's time.
-STOPPING = [case for case in EACH_CLIENT if case.client != "opencode"]
-
-
-@pytest.mark.parametrize("case", STOPPING, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", EACH_CLIENT, ids=lambda case: case.name)
 def test_an_empty_pool_is_told_once_and_not_hammered(scene: Stage) -> None:
     ran = scene.run(scene.case.first)
     assert REASON.search(shown(ran)), scene.told(ran)

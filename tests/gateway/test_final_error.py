@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pool_server.accounts import Decision
-from pool_server.core.enums import Denial, ErrorKind, FaultKind, Outcome, Provider, Refusal, Strategy
+from pool_server.core.enums import Conduct, Denial, ErrorKind, FaultKind, Outcome, Provider, Refusal, Strategy
 from pool_server.core.models import ClientError, Fault
 from pool_server.gateway import final_error
 from pool_server.providers.evidence.table import EVIDENCE, ToldAs
@@ -76,3 +76,25 @@ def test_what_the_pool_denies_is_no_quota_of_a_provider(denial: Denial) -> None:
     told = final_error.denied(Denied(denial, "your limit is reached", 429, NOW + 60))
     kinds = {401: ErrorKind.AUTH, 403: ErrorKind.FORBIDDEN, 429: ErrorKind.LIMIT, 503: ErrorKind.NO_ACCOUNT}
     assert told.kind is kinds[told.status] and told.code == denial.value and told.retry_at == NOW + 60
+
+
+@pytest.mark.parametrize(
+    ("conduct", "error", "told"),
+    [
+        (Conduct.REPEATS, ClientError(ErrorKind.FORBIDDEN, "no", 403), (400, "no")),
+        (Conduct.REPEATS, ClientError(ErrorKind.NOT_FOUND, "no", 404), (400, "no")),
+        (Conduct.REPEATS, ClientError(ErrorKind.LIMIT, "no", 429, NOW + 7200), (429, "no")),
+        (Conduct.WAITS, ClientError(ErrorKind.FORBIDDEN, "no", 403), (403, "no")),
+        (Conduct.WAITS, ClientError(ErrorKind.LIMIT, "no", 429, NOW + 7200), (403, "no. It returns in 2h.")),
+        (Conduct.WAITS, ClientError(ErrorKind.EXHAUSTED, "No.", 429, NOW + 62), (403, "No. It returns in 62s.")),
+        (Conduct.WAITS, ClientError(ErrorKind.RATE, "It is rate limited.", 429), (403, "It is out of room.")),
+        (Conduct.WAITS, ClientError(ErrorKind.LIMIT, "no", 429, NOW + 60), (429, "no")),
+        (Conduct.USUAL, ClientError(ErrorKind.LIMIT, "no", 429, NOW + 7200), (429, "no")),
+    ],
+)
+def test_a_program_that_would_not_stop_is_told_in_a_form_that_stops_it(
+    conduct: Conduct, error: ClientError, told: tuple[int, str]
+) -> None:
+    found = final_error.as_heard(error, conduct, NOW)
+    assert (found.status, found.message) == told
+    assert found == error or (found.retry_at is None and "rate_limit" not in found.code)

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pool_server.gateway.http.programs import program
+from pool_server.core.enums import Conduct
+from pool_server.gateway.http.programs import conduct, program
 
 
 @pytest.mark.parametrize(
@@ -40,3 +41,16 @@ def test_programs_are_named(agent: str, name: str) -> None:
 def test_any_user_agent_gives_a_short_plain_name(agent: str) -> None:
     name = program(agent)
     assert len(name) <= 48 and "\0" not in name and "\n" not in name and name == name.strip()
+
+
+@pytest.mark.parametrize(
+    ("headers", "found"),
+    [
+        ([("Originator", "codex_exec"), ("User-Agent", "opencode/1")], Conduct.REPEATS),
+        ([("user-agent", "opencode/1.18.33 ai-sdk/provider-utils/3.0.9")], Conduct.WAITS),
+        ([("User-Agent", "my-opencode/1")], Conduct.USUAL),
+        ([], Conduct.USUAL),
+    ],
+)
+def test_conduct_is_the_program_s(headers: list[tuple[str, str]], found: Conduct) -> None:
+    assert conduct(headers) is found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from pool_server.accounts import Accounts, Decision
-from pool_server.core.enums import FaultKind, Operation, Provider, Refusal
+from pool_server.core.enums import Conduct, FaultKind, Operation, Provider, Refusal
 from pool_server.core.models import AccountScope, ClientError, Fault, ModelScope, ProviderScope, RequestScope
 from pool_server.gateway import final_error
 from pool_server.providers.evidence.table import EVIDENCE, Confirm, NextStep, ToldAs
@@ -90,9 +90,9 @@ class Refusals:
         return asked
 
     def last_word(
-        self, decision: Decision, providers: tuple[Provider, ...], model: str, *, repeats: bool
+        self, decision: Decision, providers: tuple[Provider, ...], model: str, conduct: Conduct
     ) -> ClientError:
-        """What the client is told when no account is left. `repeats`: it asks again and again after a 503."""
+        """What the client is told when no account is left; `conduct` is what its program does then."""
         self._withdraw(decision)
         home = bool(providers) and self._accounts.has(providers[0])
         if self._operation is Operation.REALTIME and not home:
@@ -104,7 +104,7 @@ class Refusals:
             model,
             time.time(),
             refusal=self._own,
-            repeats=repeats,
+            repeats=conduct is Conduct.REPEATS,
             home=home,
         )
 

@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable
 from functools import lru_cache
 
+from pool_server.core.enums import Conduct
+
 _MOST = 48  # characters of a program's name and version
 _PRODUCT = re.compile(
     r"([A-Za-z][\w.+-]{0,39}?(?:/(?:Python|JS|Go|Java|Ruby))?)(?:[/ ]v?(\d[\w.+-]{0,23}))?(?=[\s;/(]|$)"
@@ -59,7 +61,11 @@ def program(user_agent: str) -> str:
     return f"{name} {version}".strip()[:_MOST]
 
 
-def repeats_refusals(headers: Iterable[tuple[str, str]]) -> bool:
-    """Does the program that sent these ask again and again what was answered 403, 404 or 503? Codex does, up to thirty
-    times."""
-    return any(name.lower() == "originator" and value.lower().startswith("codex") for name, value in headers)
+def conduct(headers: Iterable[tuple[str, str]]) -> Conduct:
+    """What the program that sent these does when it is refused: Codex asks up to thirty times, opencode sleeps."""
+    for name, value in headers:
+        if name.lower() == "originator" and value.lower().startswith("codex"):
+            return Conduct.REPEATS
+        if name.lower() == "user-agent" and value.lower().startswith("opencode/"):
+            return Conduct.WAITS
+    return Conduct.USUAL

@@ -83,7 +83,7 @@ class RelaySocket(WebSocketHandler):
             raise Finish
         if refused is not None:
             outcome = final_error.outcome_of(refused, attempted=bool(x.attempts))
-            refused = final_error.as_heard(refused, repeats=x.repeats)
+            refused = final_error.as_heard(refused, x.conduct, time.time())
             await record(x, outcome, refused.status, refused.message)
             self._refuse(refused)
 
