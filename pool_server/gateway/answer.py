@@ -87,10 +87,14 @@ class Transformer(Protocol):
     decoded bytes, which were metered before: whole events (one too large to hold comes in pieces) or pieces of a
     body; it returns what the client is to get for them, b"" for nothing. `finish` returns what is still to come when
     the upstream's bytes have ended, and raises `UnusableAnswerError` where nothing was returned and nothing can be.
-    `reads_all` is False where ordinary events may pass by it.
+    `reads_all` is False where ordinary events may pass by it. `failed` says why what was told ends with an error though
+    the upstream's answer is whole, "" where it does not.
     """
 
     reads_all: bool
+
+    @property
+    def failed(self) -> str: ...
 
     def request(self, body: bytes) -> bytes | None: ...
 
@@ -279,6 +283,7 @@ class StreamAnswer(RelayedAnswer):
             out = self._transformer.feed(out)
         out = self._shield.feed(out)
         if end is not None:
+            end = self._as_told(end)
             told = out or self._held or self.committed
             return self._with_held(end, out) if told or not self._translated else self._rest_at_once(end)
         if not out:
@@ -295,6 +300,14 @@ class StreamAnswer(RelayedAnswer):
             self.over, self.refusal = False, self.meter.fault
             return step.fault
         return step
+
+    def _as_told(self, end: End) -> End:
+        """The end as the client was told it: an error after a whole answer too, where the transformer could not tell
+        all of it. That is what the model wrote, and no fault of the account."""
+        if self._transformer is not None and end.fault is None and (why := self._transformer.failed):
+            self.ending = Ending.ERROR
+            end.outcome, end.message = Outcome.CUT, why
+        return end
 
     def _rest_at_once(self, end: End) -> Step:
         """The end of a translated stream that has told nothing: an empty success would be none."""
@@ -370,7 +383,7 @@ class StreamAnswer(RelayedAnswer):
                 return self.broken(unusable_answer(str(why)))
         rest = self._shield.feed(rest) + self._shield.rest()
         if end is not None:
-            return self._with_held(end, rest)
+            return self._with_held(self._as_told(end), rest)
         return Write([rest]) if rest else WITHHOLD
 
 

@@ -80,6 +80,11 @@ class AttemptTranslation:
         """What became of the request, for its record."""
         return {"translation": self.name, "dropped": self.dropped, "approximated": self.approximated}
 
+    @property
+    def failed(self) -> str:
+        """Why what was told of a whole answer ends with an error; "" where it does not."""
+        return ""
+
     def refusal(self, refusal: UpstreamRefusal) -> UpstreamRefusal:
         """An upstream's refusal in the client's dialect."""
         raise NotImplementedError
@@ -121,6 +126,11 @@ class Translation(AttemptTranslation):
     def record(self) -> dict[str, Any]:
         self.approximated = {**self.approximated, **self._response.approximated}
         return super().record()
+
+    @property
+    def failed(self) -> str:
+        fault = self._response.fault
+        return fault.message if fault is not None and self._response.begun else ""
 
     def feed(self, piece: bytes) -> bytes:
         if self.events:

@@ -130,6 +130,7 @@ class Shout:
     """Makes one event of each piece it is given, and one more at the end."""
 
     reads_all = True
+    failed = ""
 
     def request(self, sent: bytes) -> bytes:
         return sent.upper()
@@ -483,3 +484,13 @@ def test_a_body_and_a_turn_are_offered_nothing_before_they_show_something() -> N
     turn.feed(CREATED).nothing()
     assert turn.answer.withheld == len(CREATED)
     turn.finish().fails(FaultKind.NETWORK)
+
+
+def test_a_whole_answer_that_was_told_as_an_error_is_recorded_as_one_and_blames_nobody() -> None:
+    for done in (True, False):  # or the stream just ends
+        play = stream(transformer=(shout := Shout()), translated=True)
+        play.feed(event({"choices": [{"delta": {"content": "a"}, "finish_reason": "stop"}]}))._taken()
+        shout.failed = "The arguments are no JSON."
+        end = (play.feed(DONE) if done else play.finish())._taken()
+        assert isinstance(end, answers.End) and play.answer.ending is answers.Ending.ERROR
+        assert (end.outcome, end.fault, end.message) == (Outcome.CUT, None, shout.failed)

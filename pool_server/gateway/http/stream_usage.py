@@ -9,6 +9,7 @@ class UsageQuestion:
     """The change of one attempt's request, and its undoing in the answer."""
 
     reads_all = False
+    failed = ""
 
     def request(self, body: bytes) -> bytes:
         return dialects.ask_usage(body)

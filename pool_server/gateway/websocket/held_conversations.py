@@ -73,6 +73,7 @@ class HeldTurn:
     """Puts the whole conversation in the place of one that continues a response, and listens to the answer."""
 
     reads_all = True
+    failed = ""
 
     def __init__(self, held: HeldConversations, user: str, previous: str | None) -> None:
         self._held = held

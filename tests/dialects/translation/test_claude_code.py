@@ -40,7 +40,9 @@ def test_the_billing_text_that_changes_with_every_request_stays_here(kind: Upstr
         for nonce in ("97bd6", "24c2d")
     ]
     assert sent[0] == sent[1] and "billing" not in json.dumps(sent[0]) and "You help." in json.dumps(sent[0])
-    assert "billing" not in json.dumps(up(M, kind, asked(system="x-anthropic-billing-header: cch=1;")))
+    for system in ("x-anthropic-billing-header: cch=1;", "x-anthropic-billing-header: cch=1;\n\nYou help."):
+        told = json.dumps(up(M, kind, asked(system=system)))
+        assert "billing" not in told and ("You help." in told) is ("You help." in system)
 
 
 @each_kind

@@ -96,10 +96,11 @@ def read_request(body: dict[str, Any]) -> NeutralRequest:
     request = NeutralRequest(model=text(body.get("model")), stream=body.get("stream") is True)
     leave_out(request, body, _KNOWN)
     system = _blocks(request, body.get("system"), "system")
-    told = [part for part in system if not (isinstance(part, Text) and part.text.startswith(_BILLING))]
-    if len(told) < len(system):
-        request.leave("system x-anthropic-billing-header")
-    if told:
+    for part in system:
+        if isinstance(part, Text) and part.text.startswith(_BILLING):
+            part.text = part.text.partition("\n")[2].lstrip("\n")
+            request.leave("system x-anthropic-billing-header")
+    if told := [part for part in system if not isinstance(part, Text) or part.text]:
         request.messages.append(Message(Role.SYSTEM, told))
     for where, message in each(body.get("messages"), "messages"):
         _message(request, message, where)
