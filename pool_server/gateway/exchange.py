@@ -84,6 +84,7 @@ class Exchange:
         self.resumed = False  # the pool holds the conversation that the request goes on with
         self.objects = Tracking(services.access, principal, route)
         self.translation: AttemptTranslation | None = None  # of the attempt under way
+        self.most_output = 0  # tokens that a refusal left for the answer, 0 = none did
         self.asked = ""  # the model that the client named
         self.sent = ""  # what the account itself calls the model that serves
         self.ruled = False  # the upstream's own rules are applied to the request, which it refused as it came
@@ -147,6 +148,7 @@ class Exchange:
             session=self.continuity.session_hash(self.peek.session),
             seals=sealed and (decision is None or decision.pinned in (None, self.account)),
             refused=self.ruled,
+            most_output=self.most_output or self.services.output_limits.of(self.account, self.sent),
             now=self.at,
         )
         made = await translate(terms, credential, self.client_call, whole, native=native)
@@ -421,12 +423,9 @@ class Exchange:
         self.usage_added = small and self.services.stream_usage.wanted(self.route.operation, self.peek, host)
         return self.usage_added
 
-    def asks_again(self, credential: Credential, status: int, body: bytes) -> bool:
-        """Whether the account that refused is asked once more, in another form: without the pool's own question for
-        usage, or by the rules of a backend that names a broken one in `detail`."""
-        if self.usage_added and self.services.stream_usage.refused(dialects.host_of(self.upstream_url), body):
-            return True
-        plain = self.translation is None and not self.route.websocket and not self.ruled
+    def rules_apply(self, credential: Credential, status: int, body: bytes) -> bool:
+        """Whether a backend with rules of its own has refused the request as it came."""
+        plain = not self.route.websocket and not self.ruled
         self.ruled = plain and status == 400 and credential.provider is Provider.CODEX and b'"detail"' in body
         return self.ruled
 

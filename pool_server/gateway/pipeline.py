@@ -23,6 +23,7 @@ from pool_server.core.tasks import running_loop
 from pool_server.dialects.translation import TranslationError
 from pool_server.gateway import final_error, metrics
 from pool_server.gateway.answer import LINGER_S, End, Ending, Piece, RelayedAnswer, Step, Transformer, Write
+from pool_server.gateway.attempts.asking_again import asks_again
 from pool_server.gateway.attempts.kinds import answer_of
 from pool_server.gateway.attempts.openings import SILENT_S
 from pool_server.gateway.exchange import Exchange
@@ -259,7 +260,7 @@ class Pipeline:
             x.observe(self._account, self._credential, opened.fields)
         if isinstance(opened, UpstreamRefusal):
             refusal = msgspec.structs.replace(opened, body=self.shield.whole(opened.body))
-            again = x.asks_again(self._credential, refusal.status, refusal.body)
+            again = asks_again(x, self._credential, refusal.status, refusal.body)
             return await (self._ask() if again else self._refused(refusal))
         self._source = opened
         try:

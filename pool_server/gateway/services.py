@@ -41,6 +41,7 @@ class Services:
     openings: Openings
     joins: Callable[[Any, str, Any], Awaitable[Fault | None]]  # counts the call that an answer begins
     stream_usage: dialects.StreamUsagePolicy = field(default_factory=dialects.StreamUsagePolicy)
+    output_limits: dialects.OutputLimits = field(default_factory=dialects.OutputLimits)
     transcripts: Transcripts | None = None
     telemetry: Telemetry | None = None
 

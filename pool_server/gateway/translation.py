@@ -27,7 +27,8 @@ _JSON, _SSE = "application/json", "text/event-stream; charset=utf-8"
 
 class CallTerms(msgspec.Struct, frozen=True):
     """What is known of a client's call apart from its body. `session` says nothing of a person, `refused` that the
-    upstream took the call as it came for a mistake."""
+    upstream took the call as it came for a mistake, `most_output` how many tokens the model writes at most (0: not
+    known)."""
 
     dialect: Dialect
     operation: Operation
@@ -37,6 +38,7 @@ class CallTerms(msgspec.Struct, frozen=True):
     session: str
     seals: bool
     refused: bool
+    most_output: int
     now: float
 
 
@@ -279,7 +281,9 @@ async def translate(
 
 
 def _translated(terms: CallTerms, kind: UpstreamKind, vendor: str, body: bytes) -> AttemptTranslation:
-    target = translation.Target(kind, model=terms.model, seals=terms.seals, vendor=vendor)
+    target = translation.Target(
+        kind, model=terms.model, seals=terms.seals, vendor=vendor, most_output=terms.most_output
+    )
     context = translation.TranslationContext(
         ident=terms.exchange, now=terms.now, session=terms.session, model=terms.model, stream=terms.stream
     )

@@ -78,7 +78,8 @@ _OPERATION = {
 class Target(msgspec.Struct, frozen=True):
     """Whom a request goes to. `model` is the name to send up ("" keeps the client's); `stream` whether the upstream
     is asked to stream (None: as the client asks); `project` Code Assist's; `seals` whether sealed reasoning may go,
-    False where another account made it; `vendor` whose own endpoint it is, by its provider's name ("": unknown)."""
+    False where another account made it; `vendor` whose own endpoint it is, by its provider's name ("": unknown);
+    `most_output` how many tokens the model writes at most (0: not known)."""
 
     upstream: UpstreamKind
     model: str = ""
@@ -86,6 +87,7 @@ class Target(msgspec.Struct, frozen=True):
     project: str = ""
     seals: bool = True
     vendor: str = ""
+    most_output: int = 0
 
 
 class TranslationContext(msgspec.Struct, frozen=True):
@@ -179,6 +181,9 @@ def prepare(request: NeutralRequest, target: Target) -> tuple[Notes, list[Messag
     upstream = target.upstream
     request.model = target.model or request.model
     notes = judge(request, upstream, target.vendor)
+    if (request.options.max_output or 0) > target.most_output > 0:
+        request.options.max_output = target.most_output
+        notes.about(Feature.MAX_OUTPUT, "at most the model's")
     if not target.seals:
         for message in request.messages:
             message.parts = [p for p in message.parts if not isinstance(p, Reasoning) or not p.seal]
