@@ -32,6 +32,7 @@ _LARGEST = float(1 << 53)  # of a number; beyond it another reader may see anoth
 _LONGEST = 40  # characters of a client's word that is repeated
 JSON = msgspec.json.Decoder()
 _CHOICES, _LOGPROBS = 8, 20  # Gemini's most of the one, OpenAI's of the other
+_MIME_SPELT = {"image/jpg": "image/jpeg", "image/pjpeg": "image/jpeg", "image/x-png": "image/png"}  # as vendors take it
 _MIME_BY_ENDING = {
     "png": "image/png",
     "jpg": "image/jpeg",
@@ -151,6 +152,7 @@ def media(
 def inline_media(
     request: NeutralRequest, mime: str, data: str, field: str, *, name: str = "", detail: str = ""
 ) -> Media:
+    mime = _MIME_SPELT.get(mime.lower(), mime.lower())
     kind = next((kind for start, kind in _KINDS.items() if mime.startswith(start)), "document")
     request.ask(_FEATURES[kind][0], field)
     _hints(request, name, detail, field)

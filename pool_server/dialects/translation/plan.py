@@ -180,6 +180,8 @@ def prepare(request: NeutralRequest, target: Target) -> tuple[Notes, list[Messag
     """Judge the features, put the conversation in order, and name its tools."""
     upstream = target.upstream
     request.model = target.model or request.model
+    # Vendors refuse a name that is offered twice; the last definition is the one that was meant.
+    request.tools = list({tool.name: tool for tool in request.tools}.values())
     notes = judge(request, upstream, target.vendor)
     if (request.options.max_output or 0) > target.most_output > 0:
         request.options.max_output = target.most_output

@@ -12,7 +12,7 @@ from pool_server.core.enums import Dialect
 from pool_server.dialects.translation import UpstreamKind
 from tests.dialects.streams import named, sse
 from tests.dialects.translation.grammar import Heard, hear, hear_whole
-from tests.dialects.translation.kit import request, translate
+from tests.dialects.translation.kit import request, translate, up
 
 CLIENTS = (Dialect.RESPONSES, Dialect.MESSAGES, Dialect.GEMINI)
 DONE = sse("[DONE]")
@@ -117,3 +117,21 @@ def test_an_error_object_within_the_stream_is_told(client: Dialect) -> None:
     error = sse({"object": "error", "message": "The engine died.", "type": "InternalServerError", "code": 500})
     found = heard(client, [chunk({"content": "Full mo"}), error, DONE])
     assert "The engine died." in json.dumps(found.error)
+
+
+CHAT_UP = pytest.mark.parametrize("kind", [UpstreamKind.MESSAGES, UpstreamKind.GEMINI, UpstreamKind.RESPONSES])
+
+
+@CHAT_UP
+@pytest.mark.parametrize("mime", ["image/jpg", "image/JPEG", "image/pjpeg"])
+def test_a_picture_s_type_is_spelt_as_vendors_take_it(kind: UpstreamKind, mime: str) -> None:
+    picture = {"type": "image_url", "image_url": {"url": f"data:{mime};base64,/9j/4AAQ"}}
+    body = {"model": "m", "messages": [{"role": "user", "content": [picture]}]}
+    told = json.dumps(up(Dialect.CHAT, kind, body))
+    assert "image/jpeg" in told and (mime in told) is (mime == "image/jpeg")
+
+
+@CHAT_UP
+def test_a_tool_that_is_offered_twice_goes_up_once(kind: UpstreamKind) -> None:
+    told = up(Dialect.CHAT, kind, request(Dialect.CHAT, [("user", "?")], tools=("moon", "tide", "moon")))
+    assert json.dumps(told["tools"]).count('"moon"') == 1 and '"tide"' in json.dumps(told["tools"])

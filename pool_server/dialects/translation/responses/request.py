@@ -127,7 +127,6 @@ def read_request(body: dict[str, Any]) -> NeutralRequest:
             reader.item(item, where)
     for where, tool in each(body.get("tools"), "tools"):
         _tool(request, tool, where, "")
-    request.tools = list({tool.name: tool for tool in request.tools}.values())  # what is offered again is the same
     _choice(request, body)
     _options(request, body)
     if _asks_to_compact(body.get("input")):
