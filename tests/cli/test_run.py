@@ -18,9 +18,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pool_server.cli.account import reconcile
 from pool_server.cli.run import pools
 from pool_server.cli.run.clients import RECIPES, Asked, Launch
-from pool_server.core.settings import PoolUsers
+from pool_server.core.settings import SECRET, PoolUsers
+from pool_server.core.settings_file import VARIABLES
 from tests.cli.conftest import Shell
 from tests.fakes import FakeProviders, account, fake_settings
 from tests.process import PoolProcess, environment, until
@@ -193,6 +195,18 @@ def test_a_run_is_the_program_with_its_code_its_input_and_its_signals(programs: 
         assert waiting.stdout.readline().split() == ["ready", str(waiting.pid)], "it has become the program"
         waiting.send_signal(signal.SIGTERM)
         assert waiting.wait() == 9
+
+
+def test_a_program_that_is_run_sees_no_secret_of_the_pool_s_operator(programs: dict[str, str]) -> None:
+    """What a model's commands print goes to the provider."""
+    secret = {name for name, key in VARIABLES.items() if key.rpartition(".")[2] in SECRET}
+    secret |= {"POOL_STORE_KEY", "POOL_STORE_URL", "POOL_STORE_LISTEN_URL", reconcile.ADMIN_KEY, "POOL_SERVER_KEY"}
+    assert secret == pools.SECRETS
+    mine = {"EDITOR": "vi", "OPENAI_API_KEY": "of-the-user"}
+    keys = {"POOL_LOCAL_TOKEN": "t", "POOL_SERVER_KEY": "k"}  # what the program is given under its own name
+    done = run({**programs, **dict.fromkeys(secret, "SENTINEL"), **keys, **mine}, "aider")
+    told: dict[str, str] = json.loads(done.stdout)["env"]
+    assert not secret & told.keys() and "SENTINEL" not in told.values() and told["EDITOR"] == "vi"
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,14 @@ HERE = "http://127.0.0.1:8989"  # where a pool of this machine listens unless to
 NO_KEY = "pool"  # what local mode is told; the clients insist on a key
 FILE = "pools.json"
 CLAUDE_SETTINGS, QWEN_SETTINGS = "claude-settings.json", "qwen-settings.json"  # written by a run, with a key in them
-SECRETS = ("POOL_SERVER_KEY", "POOL_LOCAL_TOKEN")  # what a program that is run, and its tools, need not see
+# What a program that is run, and its tools, need not see: keys of the pool, and what whoever operates it may have set.
+SECRETS = frozenset(
+    (
+        "POOL_SERVER_KEY", "POOL_LOCAL_TOKEN", "POOL_ADMIN_PASSWORD", "POOL_ADMIN_TOTP", "POOL_JWT_SECRET",
+        "POOL_STORE_KEY", "POOL_STORE_URL", "POOL_STORE_LISTEN_URL", "POOL_OPENID_CLIENT_SECRET", "FRIEND_CODE",
+        "POOL_VENDOR_ADMIN_KEY", "GEMINI_OAUTH_CLIENT_SECRET",
+    )
+)  # fmt: skip
 SERVICE = "pool-server"  # in the system's keyring
 MOST_BYTES = 1 << 20
 
