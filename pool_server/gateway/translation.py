@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -22,6 +23,7 @@ from pool_server.providers.json_fields import decode
 
 _IN_THREAD = 128 << 10  # bytes of a request whose translation would hold the event loop for more than a millisecond
 _LARGE = 4 << 20  # bytes whose release takes the kernel milliseconds
+_ORGANIZATION = re.compile(rb"\borg-[A-Za-z0-9]{8,64}\b")  # OpenAI names it in refusals
 _JSON, _SSE = "application/json", "text/event-stream; charset=utf-8"
 
 
@@ -241,7 +243,10 @@ class CountTranslation(AttemptTranslation):
 def worded(
     translated: AttemptTranslation | None, cred: Credential, call: ClientCall, refusal: UpstreamRefusal
 ) -> UpstreamRefusal:
-    """A refusal as its client gets it: in the client's dialect, also where the vendor's errors are of another form."""
+    """A refusal as its client gets it: in the client's dialect, also where the vendor's errors are of another form, and
+    without the name of the account's organization, which is nobody's business."""
+    if b"org-" in refusal.body:
+        refusal = msgspec.structs.replace(refusal, body=_ORGANIZATION.sub(b"org-hidden", refusal.body))
     if translated is not None:
         return translated.refusal(refusal)
     if not SPECS[cred.provider].foreign_errors or _of_form(call.dialect, refusal.body):

@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from pool_server.core.models import Usage
 from tests.fakes import key_account, plays
 from tests.gateway.stack import Stack, chat, run
@@ -53,5 +55,19 @@ def test_a_request_for_too_many_tokens_is_sent_again_with_as_many_as_there_are(t
                 "Range of max_tokens should be [1, 8192]", body=native, path="/v1/chat/completions"
             )
             assert (status, told) == (400, [32000]), "bytes of the same dialect pass untouched"
+
+    run(main)
+
+
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/chat/completions"])
+def test_a_refusal_does_not_name_the_account_s_organization(tmp_path: Path, path: str) -> None:
+    said = "Request too large for m in organization org-AbCdEf0123456789AbCdEf01 on tokens per min (TPM): Limit 3."
+    body = {"model": "m", "max_tokens": 99, "messages": [{"role": "user", "content": "q"}]}
+
+    async def main() -> None:
+        async with Stack(tmp_path, [ROUTER]) as stack:
+            stack.fakes.then(ROUTER.id, refusal(said))
+            _, told = await stack.post(path, body)
+            assert b"Request too large for m in organization org-hidden on tokens" in told
 
     run(main)
