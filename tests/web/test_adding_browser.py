@@ -126,6 +126,35 @@ def test_the_forms_work_without_scripts(pool: Running, tmp_path: Path) -> None:
         wait(driver, lambda d: pool.file("openai_key.json").get("priority") == 7)
 
 
+def test_two_tabs_keep_each_others_changes_and_what_is_emptied_is_taken_away(
+    chrome: webdriver.Chrome, pool: Running
+) -> None:
+    made = {"provider": "mistral", "api_key": "gk1234567", "name": "k", "priority": 3, "reserve": 0.5}
+    pool.ask("POST", "/admin/accounts?test=0", made)
+    enter(chrome, pool, "/accounts?id=mistral:k")
+    first = chrome.current_window_handle
+    chrome.switch_to.new_window("tab")
+    chrome.get(pool.url + "/accounts?id=mistral:k")
+    second = chrome.current_window_handle
+
+    def save(tab: str, name: str, value: str) -> None:
+        chrome.switch_to.window(tab)
+        wait(chrome, lambda d: d.execute_script("return document.querySelector('details.edit') !== null"))
+        chrome.execute_script("document.querySelector('details.edit').open = true")
+        field = find(chrome, f"details.edit input[name={name}]")
+        field.clear()
+        field.send_keys(value)
+        find(chrome, "details.edit form button").click()
+
+    save(second, "weight", "2.5")
+    wait(chrome, lambda _: pool.file("mistral_k.json").get("weight") == 2.5)
+    save(first, "priority", "")
+    wait(chrome, lambda _: pool.file("mistral_k.json").get("priority", 3) is None)
+    kept = pool.file("mistral_k.json")
+    assert (kept["weight"], kept["reserve"], pool.row("mistral:k")["priority"]) == (2.5, 0.5, 100)
+    assert complaints(chrome) == []
+
+
 @pytest.mark.parametrize("width", [320, 360, 1440])
 def test_nothing_runs_over_the_edge(chrome: webdriver.Chrome, pool: Running, width: int) -> None:
     pool.ask("POST", "/admin/accounts?test=0", {"provider": "mistral", "api_key": "gk1234567", "name": "k" * 100})

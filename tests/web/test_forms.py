@@ -175,6 +175,8 @@ def test_what_is_wrong_in_a_form_is_told_on_a_page(boss: Browser) -> None:
         ({"limits.tokens_day": "5", "limits.cost_day": "0.5"}, {"limits": {"tokens_day": 5, "cost_day": 0.5}}),
         ({"limits.tokens_day": "", "region": "", "note": ""}, {"note": ""}),
         ({"limits.tokens_day": "5", "none.limits.tokens_day": "1"}, {"limits": {"tokens_day": None}}),
+        ({"_cleared": "priority weight", "priority": "", "weight": "2"}, {"weight": "2", "priority": None}),
+        ({"plan_type": "", "label": ""}, {"label": ""}),
         ({"limits.models": "a, b  c"}, {"limits": {"models": ["a", "b", "c"]}}),
     ],
 )

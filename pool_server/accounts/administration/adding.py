@@ -15,7 +15,7 @@ from pool_server.accounts.credentials.look import doubles
 from pool_server.accounts.credentials.scan import CredentialFile, RejectedFile, identify
 from pool_server.accounts.credentials.source import CredentialSource
 from pool_server.accounts.registry import Registry
-from pool_server.core.enums import Provider
+from pool_server.core.enums import FaultKind, Provider
 from pool_server.core.models import Send
 from pool_server.language import LazyText, lazy, lazy_of
 from pool_server.providers import Credential, CredentialRejectedError, RefreshRejectedError, provider_module
@@ -68,12 +68,23 @@ class OtherPersonError(Exception):
         self.known = known
 
 
+_UNJUDGED = frozenset(
+    {FaultKind.TRANSIENT, FaultKind.NETWORK, FaultKind.OVERLOAD, FaultKind.CAPACITY, FaultKind.CHALLENGE}
+)
+
+
 class AccountRefusedError(CredentialRejectedError):
     """The trial failed. `result` says how."""
 
     def __init__(self, result: TrialResult) -> None:
-        super().__init__(lazy_of(result.message) if result.message else lazy("the vendor did not accept it"))
+        super().__init__(lazy_of(result.message) if result.message else lazy("no reason given"))
         self.result = result
+
+    def told(self) -> LazyText:
+        """What it means: a vendor that fails has judged nothing."""
+        if self.result.fault in _UNJUDGED:
+            return lazy("the vendor could not be asked about it now ({reason}): try again in a while", reason=self)
+        return lazy("the vendor did not accept it: {refused}", refused=self)
 
 
 class Adding:

@@ -65,9 +65,7 @@ class Landing:
             raise LandingError("other_person", lazy("{other}. Replace it, or add it as a new account?", other=other),
                                confirm=True, account=other.account) from None  # fmt: skip
         except AccountRefusedError as refused:
-            raise LandingError(
-                "test_failed", lazy("the vendor did not accept it: {refused}", refused=refused)
-            ) from None
+            raise LandingError("test_failed", refused.told()) from None
         except CredentialRejectedError as refused:
             raise LandingError("rejected", lazy_of(refused)) from None
         except KeyError:

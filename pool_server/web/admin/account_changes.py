@@ -131,7 +131,7 @@ def rejected(error: Exception) -> ProblemError:
         case SameAccountError():
             return ProblemError(409, "same_account", localized(error))
         case AccountRefusedError():
-            return ProblemError(422, "test_failed", _("the vendor did not accept it: {error}", error=localized(error)))
+            return ProblemError(422, "test_failed", localized(error.told()))
         case OSError():
             return ProblemError(
                 500, "not_written", _("the pool folder cannot be written: {strerror}", strerror=error.strerror)

@@ -21,7 +21,7 @@ from pool_server.users.identity.tickets import Tickets
 
 _LISTS = frozenset({"providers", "models"})  # limits that name things; every other limit is a number
 _KEPT_EMPTY = frozenset(
-    {"name", "note", "new", "current", "label", "plan_type", "owner", "proxy_url", "models", "people", "groups", "wait"}
+    {"name", "note", "new", "current", "label", "owner", "proxy_url", "models", "people", "groups", "wait"}
 )  # empty says something; elsewhere it means "not given"
 
 
@@ -29,7 +29,8 @@ def nested(fields: Mapping[str, str]) -> dict[str, Any]:
     """`{"limits.tokens_day": "5"}` → `{"limits": {"tokens_day": 5}}`.
 
     Names that begin with `_` are the page's own; `_limits` says that these are all limits, were every field empty.
-    `none.limits.X` (a ticked box) means no limit. Raises ValueError in one line for a limit that is no number.
+    `none.limits.X` (a ticked box) means no limit; what `_cleared` names is taken away where it is empty. Raises
+    ValueError in one line for a limit that is no number.
     """
     body: dict[str, Any] = {"limits": {}} if "_limits" in fields else {}
     for name, value in fields.items():
@@ -40,6 +41,7 @@ def nested(fields: Mapping[str, str]) -> dict[str, Any]:
             body.setdefault(group, {})[limit] = _term(value) if group == "terms" else _limit(limit, value)
         else:
             body[name] = value
+    body |= {name: None for name in fields.get("_cleared", "").split() if fields.get(name) == ""}
     for name in fields:
         if name.startswith("none."):
             group, _, limit = name.removeprefix("none.").partition(".")

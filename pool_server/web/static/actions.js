@@ -59,8 +59,7 @@ export function formBody(form) {
   const body = "limits" in form.dataset ? { limits: {} } : {};
   for (const field of form.querySelectorAll("[name]")) {
     if (/^(_|none\.)/.test(field.name)) continue; // what a form without scripts would say
-    if (field.dataset.optional !== undefined && field.value.trim() === "") continue;
-    if ("changes" in form.dataset && field.value === field.defaultValue) continue;
+    if ("changes" in form.dataset ? field.value === field.defaultValue : field.dataset.optional !== undefined && field.value.trim() === "") continue;
     const path = field.name.split(".");
     const last = path.pop();
     let place = body;
