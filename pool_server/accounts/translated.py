@@ -5,32 +5,20 @@ from __future__ import annotations
 from urllib.parse import urlsplit
 
 from pool_server.core.enums import CredentialKind, Dialect, Operation, Provider
+from pool_server.dialects import SPECS
 from pool_server.dialects.translation import DIALECT, UpstreamKind
 from pool_server.providers import Credential, Knowledge, has_model, provider_module
 
-_MODEL_CALL = {
-    UpstreamKind.CODEX: Operation.RESPONSES,
-    UpstreamKind.RESPONSES: Operation.RESPONSES,
-    UpstreamKind.CHAT: Operation.CHAT,
-    UpstreamKind.MESSAGES: Operation.MESSAGES,
-    UpstreamKind.GEMINI: Operation.GENERATE,
-    UpstreamKind.CODE_ASSIST: Operation.GENERATE,
-}
+_MODEL_CALL = {kind: SPECS[dialect].asked_with for kind, dialect in DIALECT.items()}
 _TRANSLATED = frozenset({*_MODEL_CALL.values(), Operation.COUNT_TOKENS})
-# The dialect nearest to all others comes first: it carries the most of what a client may say.
-_BY_DIALECT = {
-    Dialect.RESPONSES: UpstreamKind.RESPONSES,
-    Dialect.MESSAGES: UpstreamKind.MESSAGES,
-    Dialect.CHAT: UpstreamKind.CHAT,
-    Dialect.GEMINI: UpstreamKind.GEMINI,
-}
-
+# In their order: the dialect nearest to all others comes first, which carries the most of what a client may say.
+_BY_DIALECT = {dialect: UpstreamKind(dialect.value) for dialect in SPECS}
 
 # Vendors whose own endpoints differ, by the hosts a file may name for them.
 _VENDOR_HOSTS = {"api.openai.com": "openai", "api.groq.com": "groq", "api.mistral.ai": "mistral"}
 # Vendors all of whose models have names that tell whose they are.
 _NAMING = frozenset({Provider.CODEX, Provider.CLAUDE, Provider.GEMINI})
-_HOME = {Provider.CODEX: Dialect.RESPONSES}
+_HOME = {Provider.CODEX: provider_module(Provider.CODEX).spec.home}
 
 
 def spoken(cred: Credential) -> tuple[UpstreamKind, ...]:

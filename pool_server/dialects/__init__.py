@@ -30,7 +30,7 @@ from pool_server.dialects.models import (
 from pool_server.dialects.references import made, references
 from pool_server.dialects.requests import SHEDDABLE, peek
 from pool_server.dialects.responses import next_sequence, response_object
-from pool_server.dialects.specs import SPECS, ApiStyle, DialectSpec
+from pool_server.dialects.specs import SPECS, DialectSpec
 from pool_server.dialects.types import BadBodyError, BadEncodingError, BodyTooLargeError, ContinuationLostError, Meter
 from pool_server.dialects.usage import (
     BYTES_A_TOKEN,
@@ -55,7 +55,6 @@ __all__ = [
     "REQUEST_OUTPUT",
     "SHEDDABLE",
     "SPECS",
-    "ApiStyle",
     "BadBodyError",
     "BadEncodingError",
     "BodyTooLargeError",

@@ -13,10 +13,10 @@ from typing import Any
 
 import msgspec
 
-from pool_server.core.enums import Dialect, ErrorKind
+from pool_server.core.enums import ApiFamily, Dialect, ErrorKind
 from pool_server.core.models import ClientError
 from pool_server.dialects import responses
-from pool_server.dialects.specs import SPECS, ApiStyle
+from pool_server.dialects.specs import SPECS
 from pool_server.dialects.types import dumps
 
 Headers = list[tuple[str, str]]
@@ -90,10 +90,10 @@ def error(dialect: Dialect, err: ClientError, *, now: float, request_id: str = "
         headers.append(("Retry-After", str(seconds or _SOON_S)))
     if not passing:
         headers.append(("x-should-retry", "false"))
-    style = SPECS[dialect].style
-    if style is ApiStyle.ANTHROPIC:
+    family = SPECS[dialect].family
+    if family is ApiFamily.ANTHROPIC:
         return err.status, headers + _anthropic_headers(err), dumps(_anthropic(err, now, request_id))
-    if style is ApiStyle.GOOGLE:
+    if family is ApiFamily.GOOGLE:
         return err.status, headers, dumps(_google(err, now))
     if dialect is Dialect.RESPONSES:
         if err.kind in _QUOTA:
@@ -122,10 +122,10 @@ def stream_error(dialect: Dialect, err: ClientError, *, now: float, sequence: in
     the number of the next event where the dialect counts them.
     """
     err = _as_told(err, now)
-    style = SPECS[dialect].style
-    if style is ApiStyle.ANTHROPIC:
+    family = SPECS[dialect].family
+    if family is ApiFamily.ANTHROPIC:
         return b"event: error\ndata: " + dumps(_anthropic(err, now, "")) + b"\n\n"
-    if style is ApiStyle.GOOGLE:
+    if family is ApiFamily.GOOGLE:
         return b"data: " + dumps(_google(err, now)) + b"\n\n"
     if dialect is Dialect.RESPONSES:
         return _responses_end(err, now, sequence)

@@ -16,8 +16,8 @@ from json import JSONDecoder
 from typing import Any
 from urllib.parse import unquote
 
-from pool_server.core.enums import Dialect, ObjectKind
-from pool_server.dialects.specs import SPECS, ApiStyle
+from pool_server.core.enums import ApiFamily, Dialect, ObjectKind
+from pool_server.dialects.specs import SPECS
 from pool_server.dialects.types import BadBodyError
 
 Reference = tuple[ObjectKind, str]
@@ -106,7 +106,7 @@ def _marked(dialect: Dialect, data: bytes) -> bool:
     for mark in SPECS[dialect].marks:
         if data.rfind(mark) >= 0:
             return True
-    if SPECS[dialect].style is ApiStyle.OPENAI and _IDS.search(data) is not None:
+    if SPECS[dialect].family is ApiFamily.OPENAI and _IDS.search(data) is not None:
         return True
     return data.rfind(rb"\u00") >= 0 and _ESCAPED.search(data) is not None
 
@@ -119,7 +119,7 @@ def _walked(dialect: Dialect, data: bytes) -> list[Reference]:
         return []
     except RecursionError:
         raise TooManyReferencesError("the request body is nested too deep") from None
-    read = _google if SPECS[dialect].style is ApiStyle.GOOGLE else _openai
+    read = _google if SPECS[dialect].family is ApiFamily.GOOGLE else _openai
     found: dict[Reference, None] = {}
     for reference in _nodes(tree, read):
         found[reference] = None
@@ -262,7 +262,7 @@ def made(dialect: Dialect, kind: ObjectKind | None, data: bytes) -> list[Referen
 
 
 def _made(dialect: Dialect, kind: ObjectKind, answer: dict[str, Any]) -> list[Reference]:
-    if SPECS[dialect].style is ApiStyle.GOOGLE:
+    if SPECS[dialect].family is ApiFamily.GOOGLE:
         inner = answer.get("file")
         name = inner.get("name") if isinstance(inner, dict) else answer.get("name")
         named = google_name(name) if isinstance(name, str) else None

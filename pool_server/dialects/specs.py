@@ -2,33 +2,25 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import NamedTuple
 
-from pool_server.core.enums import Dialect, Operation
+from pool_server.core.enums import ApiFamily, Dialect, Operation
 from pool_server.language import marked
 
 
-class ApiStyle(StrEnum):
-    """Whose habits an API has: how errors are written, how objects and counts are named."""
-
-    OPENAI = "openai"
-    ANTHROPIC = "anthropic"
-    GOOGLE = "google"
-
-
 class DialectSpec(NamedTuple):
-    """`label` for pages; `client`: who speaks it, in an error; `asked_with`: how a model is usually asked in it;
-    `keepalive`: what a waiting client survives between two events and takes as a sign of life; `marks`: names by which
-    a body may refer to objects, see `references`; `continues_by_id`: a request may continue a response by its id;
-    `model_in_path`: the path names the model, not the body; `fixed_base`: its clients know the paths below the pool's
-    address by themselves, others are given `/v1`; `usage_asked`: a stream tells its usage only when asked;
-    `shows_media`: its clients can be told sound and pictures by translation; `own_range`: a name of its vendor's own
-    that no file lists, so that whoever serves it serves whatever that vendor's client asks for."""
+    """`label` for pages; `client`: who speaks it, in an error; `family`: whose habits its API has: how errors are
+    written, how objects and counts are named; `asked_with`: how a model is usually asked in it; `keepalive`: what a
+    waiting client survives between two events and takes as a sign of life; `marks`: names by which a body may refer to
+    objects, see `references`; `continues_by_id`: a request may continue a response by its id; `model_in_path`: the path
+    names the model, not the body; `fixed_base`: its clients know the paths below the pool's address by themselves,
+    others are given `/v1`; `usage_asked`: a stream tells its usage only when asked; `shows_media`: its clients can be
+    told sound and pictures by translation; `own_range`: a name of its vendor's own that no file lists, so that whoever
+    serves it serves whatever that vendor's client asks for."""
 
     label: str
     client: str
-    style: ApiStyle
+    family: ApiFamily
     asked_with: Operation
     keepalive: bytes
     marks: tuple[bytes, ...]
@@ -49,7 +41,7 @@ SPECS: dict[Dialect, DialectSpec] = {
     Dialect.RESPONSES: DialectSpec(
         label=marked("OpenAI Responses"),
         client="an OpenAI client",
-        style=ApiStyle.OPENAI,
+        family=ApiFamily.OPENAI,
         asked_with=Operation.RESPONSES,
         keepalive=b'event: keepalive\ndata: {"type":"keepalive"}\n\n',
         marks=_RESPONSES_MARKS,
@@ -60,7 +52,7 @@ SPECS: dict[Dialect, DialectSpec] = {
     Dialect.MESSAGES: DialectSpec(
         label=marked("Anthropic Messages"),
         client="an Anthropic client",
-        style=ApiStyle.ANTHROPIC,
+        family=ApiFamily.ANTHROPIC,
         asked_with=Operation.MESSAGES,
         keepalive=b'event: ping\ndata: {"type":"ping"}\n\n',
         marks=(b'file_id"', b'container"', b'skill_id"'),
@@ -69,7 +61,7 @@ SPECS: dict[Dialect, DialectSpec] = {
     Dialect.CHAT: DialectSpec(
         label=marked("chat completions"),
         client="an OpenAI client",
-        style=ApiStyle.OPENAI,
+        family=ApiFamily.OPENAI,
         asked_with=Operation.CHAT,
         keepalive=b": keepalive\n\n",
         marks=(*_RESPONSES_MARKS, b'voice"', b'video"', b'characters"'),
@@ -79,7 +71,7 @@ SPECS: dict[Dialect, DialectSpec] = {
     Dialect.GEMINI: DialectSpec(
         label=marked("Gemini"),
         client="a Gemini client",
-        style=ApiStyle.GOOGLE,
+        family=ApiFamily.GOOGLE,
         asked_with=Operation.GENERATE,
         keepalive=b"\n",
         marks=_GOOGLE_MARKS,
@@ -90,7 +82,7 @@ SPECS: dict[Dialect, DialectSpec] = {
     Dialect.CODE_ASSIST: DialectSpec(
         label=marked("Gemini Code Assist"),
         client="Gemini CLI",
-        style=ApiStyle.GOOGLE,
+        family=ApiFamily.GOOGLE,
         asked_with=Operation.GENERATE,
         keepalive=b"\n",
         marks=_GOOGLE_MARKS,

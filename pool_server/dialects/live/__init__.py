@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from pool_server.core.enums import Dialect
+from pool_server.core.enums import ApiFamily, Dialect
 from pool_server.dialects.live.google import GoogleLive
 from pool_server.dialects.live.openai import OpenAILive, refusal_in, session_models
 from pool_server.dialects.live.types import BadMessageError, LiveEvent, LiveReader, LiveStep
-from pool_server.dialects.specs import SPECS, ApiStyle
+from pool_server.dialects.specs import SPECS
 
 
 def live_reader(dialect: Dialect) -> LiveReader:
     """A reader for one connection."""
-    return GoogleLive() if SPECS[dialect].style is ApiStyle.GOOGLE else OpenAILive()
+    return GoogleLive() if SPECS[dialect].family is ApiFamily.GOOGLE else OpenAILive()
 
 
 __all__ = ["BadMessageError", "LiveEvent", "LiveReader", "LiveStep", "live_reader", "refusal_in", "session_models"]

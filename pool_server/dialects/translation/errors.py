@@ -7,12 +7,12 @@ from typing import Any
 
 import msgspec
 
-from pool_server.core.enums import Dialect
+from pool_server.core.enums import ApiFamily, Dialect
 from pool_server.core.lenient_json import read_answer
 from pool_server.dialects.chat import STATUS as CHAT_STATUS
 from pool_server.dialects.gemini import STATUS as GEMINI_STATUS
 from pool_server.dialects.messages import STATUS as MESSAGES_STATUS
-from pool_server.dialects.specs import SPECS, ApiStyle
+from pool_server.dialects.specs import SPECS
 from pool_server.dialects.translation.fields import JSON
 from pool_server.dialects.translation.neutral import ErrorInfo
 from pool_server.dialects.types import status_of
@@ -112,10 +112,10 @@ def _retry_after(error: dict[str, Any]) -> float | None:
 
 def error_body(client: Dialect, error: ErrorInfo, *, field: str | None = None) -> dict[str, Any]:
     """The error as the client's dialect writes one; `field` is the parameter at fault."""
-    style = SPECS[client].style
-    if style is ApiStyle.ANTHROPIC:
+    family = SPECS[client].family
+    if family is ApiFamily.ANTHROPIC:
         return {"type": "error", "error": {"type": anthropic_type(error.status), "message": _for_claude(error)}}
-    if style is ApiStyle.GOOGLE:
+    if family is ApiFamily.GOOGLE:
         status = _GOOGLE.get(error.status, "UNAVAILABLE" if error.status >= 500 else "FAILED_PRECONDITION")
         shape: dict[str, Any] = {"code": error.status, "message": error.message, "status": status}
         if error.retry_after is not None:

@@ -6,8 +6,8 @@ from typing import Any
 
 import msgspec
 
-from pool_server.core.enums import Dialect
-from pool_server.dialects.specs import SPECS, ApiStyle
+from pool_server.core.enums import ApiFamily, Dialect
+from pool_server.dialects.specs import SPECS
 from pool_server.dialects.translation import fields
 from pool_server.dialects.translation.messages import request_out as messages_request_out
 from pool_server.dialects.translation.neutral import (
@@ -77,9 +77,9 @@ def translate_count(
 def count_answer(client: Dialect, counted: int | bytes) -> bytes:
     """The count as the client's dialect tells it: an estimate, or the upstream's answer in any dialect."""
     tokens = counted if isinstance(counted, int) else _counted(counted)
-    if SPECS[client].style is ApiStyle.GOOGLE:
+    if SPECS[client].family is ApiFamily.GOOGLE:
         return msgspec.json.encode({"totalTokens": tokens})
-    shape: dict[str, Any] = {"object": "response.input_tokens"} if SPECS[client].style is ApiStyle.OPENAI else {}
+    shape: dict[str, Any] = {"object": "response.input_tokens"} if SPECS[client].family is ApiFamily.OPENAI else {}
     return msgspec.json.encode({**shape, "input_tokens": tokens})
 
 

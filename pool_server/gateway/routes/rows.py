@@ -5,16 +5,11 @@ from __future__ import annotations
 import msgspec
 
 from pool_server.core.enums import ApiFamily, Dialect, ObjectKind, Operation, Provider
+from pool_server.dialects import SPECS
 
 Reference = tuple[ObjectKind, str]
 
-FAMILIES = {
-    Dialect.RESPONSES: ApiFamily.OPENAI,
-    Dialect.CHAT: ApiFamily.OPENAI,
-    Dialect.MESSAGES: ApiFamily.ANTHROPIC,
-    Dialect.GEMINI: ApiFamily.GOOGLE,
-    Dialect.CODE_ASSIST: ApiFamily.GOOGLE,
-}
+FAMILIES = {dialect: spec.family for dialect, spec in SPECS.items()}
 
 
 class Row(msgspec.Struct, frozen=True):

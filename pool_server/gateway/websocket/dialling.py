@@ -8,9 +8,9 @@ import time
 
 import msgspec
 
-from pool_server.core.enums import CredentialKind
+from pool_server.core.enums import ApiFamily, CredentialKind
 from pool_server.core.models import ClientCall, Fault
-from pool_server.dialects import SPECS, ApiStyle
+from pool_server.dialects import SPECS
 from pool_server.dialects.live import refusal_in
 from pool_server.gateway.exchange import Exchange
 from pool_server.gateway.services import Services
@@ -106,7 +106,7 @@ async def welcomed(x: Exchange, link: SocketLink, credential: Credential) -> str
         status, body = closed_with(closed)
         fault = _judged(x, credential, status, body) if status else network_fault(closed.reason or str(closed))
     else:
-        refused = refusal_in(message) if SPECS[x.route.dialect].style is ApiStyle.OPENAI else None
+        refused = refusal_in(message) if SPECS[x.route.dialect].family is ApiFamily.OPENAI else None
         if refused is None:
             return message
         fault = _judged(x, credential, *refused)

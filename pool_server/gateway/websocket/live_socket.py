@@ -12,9 +12,9 @@ from urllib.parse import parse_qs
 import msgspec
 
 from pool_server import dialects
-from pool_server.core.enums import Dialect, ErrorKind, ObjectKind, Outcome
+from pool_server.core.enums import ApiFamily, Dialect, ErrorKind, ObjectKind, Outcome
 from pool_server.core.models import ClientError, Fault
-from pool_server.dialects import SPECS, ApiStyle
+from pool_server.dialects import SPECS
 from pool_server.dialects.live import BadMessageError, LiveReader, live_reader
 from pool_server.gateway import final_error
 from pool_server.gateway.exchange import Exchange
@@ -83,7 +83,7 @@ class RealtimeSocket(RelaySocket):
     def _by_setup(self) -> bool:
         """Whether the first message, and not the address, says what is wanted."""
         assert self._route is not None
-        return SPECS[self._route.dialect].style is ApiStyle.GOOGLE
+        return SPECS[self._route.dialect].family is ApiFamily.GOOGLE
 
     async def _connect(self, x: Exchange, setup: str | bytes = b"") -> ClientError | None:
         """Ties the socket to an account; the error when none serves."""

@@ -7,9 +7,11 @@ from typing import NamedTuple
 
 from pool_server.accounts import SelectionRequest
 from pool_server.accounts.describe import StandingRow
-from pool_server.core.enums import Dialect, Operation, Provider, Refusal
+from pool_server.core.enums import Provider, Refusal
+from pool_server.dialects import SPECS as DIALECTS
 from pool_server.language import gettext as _
 from pool_server.ledger import Prices, UsageSums
+from pool_server.providers import SPECS
 from pool_server.texts import format, labels
 from pool_server.texts.labels import provider_name
 from pool_server.web.base.handler import Access
@@ -19,12 +21,6 @@ from pool_server.web.base.shared import query_params as asking
 from pool_server.web.base.shared.query_params import DAY
 
 MOST = 5_000  # models whose use is looked up
-# How a vendor's own models are asked for; all others by chat completions.
-HOME: dict[str, tuple[Operation, Dialect]] = {
-    Provider.CODEX: (Operation.RESPONSES, Dialect.RESPONSES),
-    Provider.CLAUDE: (Operation.MESSAGES, Dialect.MESSAGES),
-    Provider.GEMINI: (Operation.GENERATE, Dialect.GEMINI),
-}
 UNFIT = frozenset(
     {Refusal.PROVIDER, Refusal.MODEL_NOT_SERVED, Refusal.PLAN_UNFIT, Refusal.TRANSPORT}
 )  # it is another model's account
@@ -55,8 +51,8 @@ def _dollars(amount: float) -> str:
 
 def request(model: str, provider: str) -> SelectionRequest:
     """What asks for a model in its vendor's own way, for nobody in particular."""
-    operation, dialect = HOME.get(provider, (Operation.CHAT, Dialect.CHAT))
-    return SelectionRequest(tuple(Provider), operation, dialect, model, "")
+    home = next((spec.home for one, spec in SPECS.items() if one == provider), SPECS[Provider.OPENAI].home)
+    return SelectionRequest(tuple(Provider), DIALECTS[home].asked_with, home, model, "")
 
 
 def servers(explained: list[StandingRow], now: float) -> list[ModelServer]:
