@@ -47,18 +47,28 @@ class Note:
             draft.write_text(json.dumps(told) + "\n", encoding="utf-8")
             draft.replace(self._path)
         except OSError as exc:
+            with contextlib.suppress(OSError):  # of a read-only folder nothing can be removed either
+                draft.unlink(missing_ok=True)
+            if self._is_own():  # it leads here all the same
+                log.warning("%s stays as it is, it cannot be written: %s", self._path, exc.strerror)
+                return
             log.warning(
                 "the shell's commands will not find this server: %s cannot be written: %s", self._path, exc.strerror
             )
-            for path in (draft, self._path):
-                with contextlib.suppress(OSError):  # of a read-only folder nothing can be removed either
-                    path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                self._path.unlink(missing_ok=True)
 
     def remove(self) -> None:
         """Take it away, unless it is another server's by now."""
         with contextlib.suppress(OSError):
-            if read(self._path.parent).get("process") == self._process:
+            if self._is_own():
                 self._path.unlink(missing_ok=True)
+
+    def _is_own(self) -> bool:
+        try:
+            return read(self._path.parent).get("process") == self._process
+        except OSError:
+            return False
 
 
 def read(folder: Path) -> dict[str, Any]:

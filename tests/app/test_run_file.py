@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -39,6 +40,25 @@ def test_a_note_is_found_and_taken_away_by_who_wrote_it(tmp_path: Path) -> None:
     assert run_file.find(tmp_path) == URL
     other.remove()
     assert run_file.find(tmp_path) is None
+
+
+def test_a_full_disk_takes_no_server_away_from_the_shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it wrote before stays; another's note, which may name the server before, does not."""
+    own, other = run_file.Note(tmp_path, URL), run_file.Note(tmp_path, "http://127.0.0.1:1")
+    own.write()
+
+    def full(self: Path, *_: Any, **__: Any) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", full)
+        own.write(upgrade="starting")
+        assert run_file.find(tmp_path) == URL
+        other.write()
+        assert run_file.find(tmp_path) is None
+    assert list(tmp_path.iterdir()) == []
+    own.write()
+    assert run_file.find(tmp_path) == URL
 
 
 def test_the_note_in_a_copy_of_the_folder_is_another_servers(tmp_path: Path) -> None:
