@@ -65,3 +65,23 @@ def test_the_operators_password_twice_wrong_and_then_right(tmp_path: Path, chrom
                 described = find(chrome, "input[type=password]").get_attribute("aria-describedby")
                 assert problem.text and described == "problem"
         wait(chrome, lambda d: "needs attention" in text(d, "main"))
+
+
+TOPS = """return [...document.querySelectorAll(".masthead, main, .card h1, .card form:not([hidden]) .primary")]
+  .map((one) => Math.round(one.getBoundingClientRect().bottom));"""
+
+
+def test_nothing_moves_once_the_script_has_run(tmp_path: Path, chrome: webdriver.Chrome) -> None:
+    """Its place is kept for what only a script can do: the switch of colours, the tick that shows the passphrase."""
+    browser.resize(chrome, 412)
+    chrome.execute_cdp_cmd("Network.enable", {})
+    with LiveSite(lambda: busy(tmp_path)) as site:
+        for page in ("/", "/?back=1"):
+            tops = []
+            for blocked in (["*.js*"], []):
+                chrome.execute_cdp_cmd("Network.setBlockedURLs", {"urls": blocked})
+                chrome.get(site.url + page)
+                shown = chrome.execute_script("return !document.querySelector('[data-theme-switch]').hidden")
+                assert shown or blocked
+                tops.append(chrome.execute_script(TOPS))
+            assert len(tops[0]) >= 4 and tops[0] == tops[1], page
