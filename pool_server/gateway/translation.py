@@ -23,7 +23,7 @@ from pool_server.providers.json_fields import decode
 
 _IN_THREAD = 128 << 10  # bytes of a request whose translation would hold the event loop for more than a millisecond
 _LARGE = 4 << 20  # bytes whose release takes the kernel milliseconds
-_ORGANIZATION = re.compile(rb"\borg-[A-Za-z0-9]{8,64}\b")  # OpenAI names it in refusals
+_ORGANIZATION = re.compile(rb"\b(org[-_])[A-Za-z0-9]{8,64}\b")  # OpenAI and Groq name it in refusals
 _JSON, _SSE = "application/json", "text/event-stream; charset=utf-8"
 
 
@@ -245,8 +245,8 @@ def worded(
 ) -> UpstreamRefusal:
     """A refusal as its client gets it: in the client's dialect, also where the vendor's errors are of another form, and
     without the name of the account's organization, which is nobody's business."""
-    if b"org-" in refusal.body:
-        refusal = msgspec.structs.replace(refusal, body=_ORGANIZATION.sub(b"org-hidden", refusal.body))
+    if b"org" in refusal.body:
+        refusal = msgspec.structs.replace(refusal, body=_ORGANIZATION.sub(rb"\1hidden", refusal.body))
     if translated is not None:
         return translated.refusal(refusal)
     if not SPECS[cred.provider].foreign_errors or _of_form(call.dialect, refusal.body):

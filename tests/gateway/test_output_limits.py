@@ -59,15 +59,15 @@ def test_a_request_for_too_many_tokens_is_sent_again_with_as_many_as_there_are(t
     run(main)
 
 
-@pytest.mark.parametrize("path", ["/v1/messages", "/v1/chat/completions"])
-def test_a_refusal_does_not_name_the_account_s_organization(tmp_path: Path, path: str) -> None:
-    said = "Request too large for m in organization org-AbCdEf0123456789AbCdEf01 on tokens per min (TPM): Limit 3."
+@pytest.mark.parametrize(("path", "mark"), [("/v1/messages", "org-"), ("/v1/chat/completions", "org_")])
+def test_a_refusal_does_not_name_the_account_s_organization(tmp_path: Path, path: str, mark: str) -> None:
+    said = f"Request too large for m in organization {mark}AbCdEf0123456789AbCdEf01 on tokens per min (TPM): Limit 3."
     body = {"model": "m", "max_tokens": 99, "messages": [{"role": "user", "content": "q"}]}
 
     async def main() -> None:
         async with Stack(tmp_path, [ROUTER]) as stack:
             stack.fakes.then(ROUTER.id, refusal(said))
             _, told = await stack.post(path, body)
-            assert b"Request too large for m in organization org-hidden on tokens" in told
+            assert f"Request too large for m in organization {mark}hidden on tokens".encode() in told
 
     run(main)
