@@ -1,9 +1,11 @@
-"""`python -m tests.fuzz MINUTES [TARGET …]` tries inputs of ever higher seeds, all targets in turn, and prints what
-fails; `python -m tests.fuzz TARGET:SEED` repeats one. What was found belongs into the target's corpus."""
+"""`python -m tests.fuzz MINUTES [TARGET …]` tries inputs of ever higher seeds, from one that no run began with, all
+targets in turn, and prints what fails; `python -m tests.fuzz TARGET:SEED` repeats one. What was found belongs into the
+target's corpus."""
 
 from __future__ import annotations
 
 import argparse
+import secrets
 import sys
 import time
 import traceback
@@ -16,7 +18,8 @@ from tests.fuzz.test_targets import INPUTS
 def main(minutes: float, names: list[str]) -> int:
     """How many inputs failed."""
     corpora = {name: seeds(name) for name in names}
-    deadline, seed, failed = time.monotonic() + 60 * minutes, INPUTS, 0
+    first = INPUTS + secrets.randbelow(1 << 40)  # a run from the same seed on would try what the last one did
+    deadline, seed, failed = time.monotonic() + 60 * minutes, first, 0
     while time.monotonic() < deadline:
         for name in names:
             data = mutated(corpora[name], seed)
@@ -26,7 +29,7 @@ def main(minutes: float, names: list[str]) -> int:
                 failed += 1
                 print(f"{name}:{seed} {data!r}\n{traceback.format_exc(limit=-1)}", flush=True)
         seed += 1
-    print(f"{(seed - INPUTS) * len(names)} inputs, {failed} failed", flush=True)
+    print(f"{(seed - first) * len(names)} inputs from seed {first} on, {failed} failed", flush=True)
     return failed
 
 
