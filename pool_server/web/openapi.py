@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -47,7 +47,7 @@ class ApiOperation(NamedTuple):
         return f"({'|'.join(self.choices[found[1]])})" if found[1] in self.choices else "([^/]+)"
 
 
-def document(operations: Sequence[ApiOperation], version: str) -> dict[str, Any]:
+def document(operations: Sequence[ApiOperation], version: str) -> dict[str, object]:
     """The description of a table of operations."""
     types = [kind for one in operations for kind in (one.answer, one.body) if kind is not None]
     shapes, components = msgspec.json.schema_components([ProblemAnswer, *types], ref_template=_REF)
@@ -57,7 +57,7 @@ def document(operations: Sequence[ApiOperation], version: str) -> dict[str, Any]
             component["description"] = inspect.cleandoc(component["description"])
         for described in component.get("properties", {}).values():
             described.pop("propertyNames", None)  # which msgspec before 0.23 leaves out
-    paths: dict[str, dict[str, Any]] = {}
+    paths: dict[str, dict[str, object]] = {}
     for one in operations:
         paths.setdefault(BASE + one.path, {})[one.method.lower()] = _operation(one, told)
     return {
@@ -81,9 +81,9 @@ def document(operations: Sequence[ApiOperation], version: str) -> dict[str, Any]
     }
 
 
-def _operation(one: ApiOperation, told: dict[Any, Any]) -> dict[str, Any]:
+def _operation(one: ApiOperation, told: Mapping[Any, object]) -> dict[str, object]:
     problem = {"application/json": {"schema": told[ProblemAnswer]}}
-    made: dict[str, Any] = {
+    made: dict[str, object] = {
         "operationId": _name(one),
         "summary": one.summary,
         "security": [{"bearer": [one.scope.value] if one.scope is not None else []}],
@@ -99,7 +99,7 @@ def _operation(one: ApiOperation, told: dict[Any, Any]) -> dict[str, Any]:
     return made
 
 
-def _named(one: ApiOperation) -> list[dict[str, Any]]:
+def _named(one: ApiOperation) -> list[dict[str, object]]:
     return [
         {
             "name": name,
@@ -113,7 +113,7 @@ def _named(one: ApiOperation) -> list[dict[str, Any]]:
     ]
 
 
-def _queried(one: ApiOperation) -> list[dict[str, Any]]:
+def _queried(one: ApiOperation) -> list[dict[str, object]]:
     return [{"name": name, "in": "query", "required": False, "schema": {"type": "string"}} for name in one.query]
 
 

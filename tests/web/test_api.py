@@ -12,7 +12,9 @@ import msgspec
 import pytest
 
 from pool_server.core.enums import TokenScope
+from pool_server.core.settings import Limits
 from pool_server.users import SERVER
+from pool_server.web.api_shapes import LimitValues
 from pool_server.web.base.handler import Access
 from pool_server.web.openapi import BASE, ApiOperation, document
 from pool_server.web.routes import API, TABLE
@@ -164,6 +166,10 @@ def test_local_mode_honours_what_a_token_may(local: Site) -> None:
     headers = token(local, "read")
     assert local.request("GET", f"{BASE}/people", **headers).status == 200
     assert local.request("POST", f"{BASE}/people", json_body={"name": "Cy"}, **headers).status == 403
+
+
+def test_every_limit_is_a_field_of_the_description() -> None:
+    assert LimitValues.__struct_fields__ == Limits.__struct_fields__
 
 
 def test_the_description_is_what_is_served_and_what_is_kept(friends: Site) -> None:

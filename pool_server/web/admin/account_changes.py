@@ -219,7 +219,7 @@ class AccountAdding(AccountChanges, abstract=True):
         await self.ctx.users.audit(self.actor, "account.add", made["id"], detail | agreed)
         return made
 
-    def _agreed(self, cred: Credential, consent: bool) -> dict[str, Any]:
+    def _agreed(self, cred: Credential, consent: bool) -> dict[str, str]:
         """What the audit log keeps of the tick. ProblemError 422 where a person has to tick it first."""
         said = provider_module(cred.provider).consent_for(cred)
         if not said:

@@ -11,9 +11,9 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -168,14 +168,22 @@ def doing(state: ReplayState) -> str:
     return _("{what} ({round} of {rounds})", what=_(found[1]), round=found[2], rounds=found[3])
 
 
-def rows(state: ReplayState) -> list[dict[str, Any]]:
+class ReplayedRow(NamedTuple):
+    """A row of the table: sums by name, and between which a change's lay over several seeds."""
+
+    what: str
+    sums: Mapping[str, float]
+    low: Mapping[str, float] | None = None
+    high: Mapping[str, float] | None = None
+
+
+def rows(state: ReplayState) -> list[ReplayedRow]:
     """What happened, its replay and each change, for the table."""
     found = state.found
     if found is None:
         return []
-    listed = [
-        {"what": _("What happened"), "sums": found["recorded"], "low": None, "high": None},
-        {"what": _("Replayed as it was"), "sums": found["replayed"]["sums"], "low": None, "high": None},
+    return [
+        ReplayedRow(_("What happened"), found["recorded"]),
+        ReplayedRow(_("Replayed as it was"), found["replayed"]["sums"]),
+        *(ReplayedRow(one["what"], one["sums"], one["low"], one["high"]) for one in found["what_ifs"]),
     ]
-    listed += found["what_ifs"]
-    return listed

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import tomli
@@ -49,14 +50,14 @@ def changed(text: str, key: str, value: Any) -> str:
     return result
 
 
-def _parsed(text: str) -> dict[str, Any]:
+def _parsed(text: str) -> dict[str, object]:
     try:
         return tomli.loads(text)
     except (tomli.TOMLDecodeError, RecursionError):
         raise NotEditableError(_("the file cannot be changed here: change it by hand")) from None
 
 
-def _wanted(before: dict[str, Any], section: str, name: str, value: Any) -> dict[str, Any]:
+def _wanted(before: Mapping[str, object], section: str, name: str, value: object) -> dict[str, object]:
     after = {**before}
     table = after
     if section:

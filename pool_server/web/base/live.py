@@ -45,10 +45,10 @@ class PageWatch:
         """What there is by now is not told."""
         self._latest = await self._newest()
 
-    async def changes(self) -> list[tuple[str, dict[str, Any]]]:
+    async def changes(self) -> list[tuple[str, dict[str, str]]]:
         """(event, data) for each thing that is new: "request" with its id; "state" and, for who may read it, "log"
         empty."""
-        events: list[tuple[str, dict[str, Any]]] = []
+        events: list[tuple[str, dict[str, str]]] = []
         self._ticks += 1
         newest = await self._newest()
         if newest != self._latest:
@@ -167,6 +167,6 @@ class LiveHandler(BaseHandler, access=Access.FRIEND):
             return True
         return await self.ctx.users.sessions.find(self.session_cookie) is not None
 
-    async def _send(self, name: str, data: dict[str, Any]) -> None:
+    async def _send(self, name: str, data: dict[str, str]) -> None:
         self.write(f"event: {name}\ndata: {msgspec.json.encode(data).decode()}\n\n")
         await self.flush()

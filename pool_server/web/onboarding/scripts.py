@@ -111,7 +111,7 @@ def _loader() -> Loader:
     return Loader(str(templates_folder() / "setup"), autoescape=None, whitespace="all")
 
 
-def render(name: str, values: dict[str, Any]) -> str:
+def render(name: str, values: Mapping[str, object]) -> str:
     helpers = {"sh": quoting.sh, "ps": quoting.ps, "toml": quoting.toml}
     return _loader().load(name).generate(**helpers, **values).decode()
 
@@ -157,7 +157,7 @@ def refusal(base: str, *, powershell: bool) -> str:
     return f"printf '%s\\n' {quoting.sh(words)} >&2\nexit 1\n"
 
 
-def _json_values(how: Recipe) -> dict[str, Any]:
+def _json_values(how: Recipe) -> dict[str, object]:
     edit = {
         "set": [[list(path), value] for path, value in how.fields.items()],
         "remove": [list(path) for path in how.remove],
