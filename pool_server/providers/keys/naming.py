@@ -22,7 +22,7 @@ _KEY_FIELDS = {
 
 def missing(what: str) -> LazyText:
     """What a file that holds no credential lacks."""
-    return lazy("no usable credential: {what} is missing", what=what)
+    return lazy("no usable credential: {what} is missing", what=lazy(what))
 
 
 def refuse_unnamed(data: Mapping[str, Any], stem: str) -> None:
