@@ -89,7 +89,10 @@ def main(args: list[str] | None = None) -> None:
         _fail(error.format_message(), 2)
     except click.ClickException as error:
         _fail(error.format_message(), error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
+    except click.Abort as abort:
+        ended = isinstance(abort.__context__, EOFError)
+        _fail("the input ended before all that is asked was answered" if ended else "stopped", 1)
+    except KeyboardInterrupt:
         _fail("stopped", 1)
     except UnicodeEncodeError as error:  # bytes of the command line that are no text
         _fail(f"{error.object!r} is not UTF-8 text", 2)

@@ -119,3 +119,18 @@ def test_a_wrong_week_is_one_line(sh: Shell, folder: Path, written: str | None, 
         week.write_bytes(written.encode("latin-1"))
     assert words in sh("simulate", "--scenario", str(week)).refused(1)
     assert "hung-vendor" in sh("simulate", "--scenario", "no-such-week").refused(2)
+
+
+@pytest.mark.parametrize("typed", ["", "a code\n"])
+def test_an_input_that_ends_is_told_as_that_and_a_key_press_as_stopped(
+    sh: Shell, monkeypatch: pytest.MonkeyPatch, typed: str
+) -> None:
+    ended = sh("login", "http://127.0.0.1:1", stdin=typed)
+    assert ended.code == 1 and "pool-server: the input ended before" in ended.err
+
+    def pressed(*_: object, **__: object) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("click.termui.visible_prompt_func", pressed)
+    monkeypatch.setattr("click.termui.hidden_prompt_func", pressed)
+    assert sh("login", "http://127.0.0.1:1").err.strip().endswith("pool-server: stopped")
