@@ -67,7 +67,10 @@ def _part(body: bytes | memoryview, start: int, end: int) -> Part:
         raise BadBodyError(_BAD)
     message = Message()
     message["Content-Disposition"] = disposition[0].partition(b":")[2].strip().decode("utf-8", "replace")
-    names = message.get_params(header="content-disposition", unquote=True) or []
+    try:
+        names = message.get_params(header="content-disposition", unquote=True) or []
+    except (TypeError, ValueError, LookupError):  # pieces of a value that cannot be put in order, or counted
+        raise BadBodyError(_BAD) from None
     name = [value for key, value in names if key.lower() == "name"]
     if len(name) != 1 or not isinstance(name[0], str):
         raise BadBodyError(_BAD)
