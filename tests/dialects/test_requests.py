@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from pool_server.core.enums import Dialect, ObjectKind, Operation
 from pool_server.core.models import Peek
 from pool_server.dialects import SHEDDABLE, BadBodyError, decode_body, peek
+from pool_server.dialects.wire import multipart
 
 RECORDED = [
     json.loads(line)
@@ -343,3 +344,10 @@ def test_a_field_of_an_odd_type_costs_no_other_its_meaning() -> None:
     body = {"model": 5, "prompt_cache_key": "k", "max_tokens": 7, "service_tier": ["x"], "speed": "fast", "tools": [{}]}
     found = peek(Operation.CHAT, Dialect.CHAT, "/", {}, json.dumps(body).encode())
     assert found == Peek(session="k", session_source="prompt_cache_key", max_output=7, tools=1)
+
+
+@pytest.mark.parametrize("name", ["name*0=mo; name*1=del", 'NAME*0="model"', "name*=a; name*4=b", "name*=utf-8''model"])
+def test_a_field_whose_name_readers_may_put_together_differently_is_refused(name: str) -> None:
+    body = f"--m\r\nContent-Disposition: form-data; {name}\r\n\r\nx\r\n--m--\r\n".encode()
+    with pytest.raises(BadBodyError):
+        multipart.parts(body, b"m")

@@ -13,6 +13,7 @@ import msgspec
 from pool_server.dialects.types import BadBodyError
 
 MOST_PARTS = 2000
+_PIECES = re.compile(rb";\s*name\*\d", re.IGNORECASE)  # a name in numbered pieces, which few readers put together
 _HEAD = 8192  # bytes of a part's headers
 _VALUE = 64 << 10  # bytes of a field that is no file
 _BAD = "the request body is not valid multipart/form-data"
@@ -63,7 +64,7 @@ def _part(body: bytes | memoryview, start: int, end: int) -> Part:
     if head[:2] != b"\r\n" or stop < 0:
         raise BadBodyError(_BAD)
     disposition = [line for line in head[2:stop].split(b"\r\n") if line.lower().startswith(b"content-disposition:")]
-    if len(disposition) != 1:
+    if len(disposition) != 1 or _PIECES.search(disposition[0]):
         raise BadBodyError(_BAD)
     message = Message()
     message["Content-Disposition"] = disposition[0].partition(b":")[2].strip().decode("utf-8", "replace")
