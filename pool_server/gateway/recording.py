@@ -47,12 +47,13 @@ async def _keep(x: Exchange, outcome: Outcome, status: int, message: str, partia
     _follow_cache(x, sheet)
     x.services.traced(x, sheet)
     saved = ledger.record(sheet, priced=True)
-    _settle(x, counted, quote)  # while the disk is busy
     metrics.exchange_ended(sheet.provider, sheet.dialect, sheet.outcome).inc()
     try:
         await saved  # cancelled, it is written all the same
     except Exception as error:  # a full disk must not take the answer away from the client
         log.warning("exchange %s is not recorded: %s", x.id, redact(str(error)))
+    finally:  # counters of a process that is killed are made up from its records: they must not be ahead of these
+        _settle(x, counted, quote)
 
 
 def _follow_cache(x: Exchange, sheet: UsageRecord) -> None:

@@ -124,14 +124,7 @@ def compare(database: Database, user: str, seen: int, served: int) -> None:
     assert database.sql("select sum(tok) from pool.record where outcome = 'ok'") == str(USED * told())
     used = f"select day_tok from pool.use where usr = '{user}' and jti = ''"
     whole = f"select sum(tok) from pool.record where usr = '{user}'"
-    cut = (
-        "select count(*) from pool.record where outcome = 'cut'"  # counted, and killed before its record was on a disk
-    )
-
-    def beyond() -> int:
-        return int(database.sql(used)) - int(database.sql(whole))
-
-    until(lambda: 0 <= beyond() <= USED * int(database.sql(cut)), "counters that say what the records do")
+    until(lambda: database.sql(used) == database.sql(whole), "counters that say what the records do")
     folded = "select sum(requests) from pool.rollup where grain = 'd' and dim = '-'"
     records = "select count(*) from pool.record"
     until(lambda: database.sql(folded) == database.sql(records), "sums that say what the records do")
