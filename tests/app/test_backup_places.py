@@ -197,4 +197,4 @@ def test_a_machine_that_is_gone_comes_back_from_the_bucket(
     assert not (data_dir / "pool").exists()
     with_pool = shell("restore", "--at", at)
     assert "is not empty" in with_pool.output and (data_dir / "pool" / "claude_work.json").exists()
-    assert shell("restore").exit_code == 2 and shell("restore", "--at", "yesterday").exit_code == 1
+    assert shell("restore").exit_code == 2 and shell("restore", "--at", "yesterday").exit_code == 2

@@ -7,6 +7,7 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tornado.web import RequestHandler
 
 from pool_server.core.settings import Settings
 from pool_server.web.base.cross_site import BodyKind, body_kind, is_foreign
@@ -100,11 +101,18 @@ def changing_routes() -> list[str]:
 
 def routes(*verbs: str) -> list[str]:
     """A path of every route that takes one of these, with something for each of its groups."""
-    fillers = {r"([^/]+)": "x", r"([a-z]+)": "codex", r"([A-Za-z0-9_-]+)": "t"}
+    fillers = {
+        r"([^/]+)": "x",
+        r"([0-9a-f]+)": "0",
+        r"([a-z0-9_./-]+)": "app.js",
+        r"([a-z]+)": "codex",
+        r"([A-Za-z0-9_-]+)": "t",
+    }
     paths = []
     for pattern, handler in TABLE:
-        if pattern != ".*" and any(hasattr(handler, verb) for verb in verbs):
-            path = pattern
+        # Tornado's own methods are answered 405.
+        if pattern != ".*" and any(getattr(handler, verb) is not getattr(RequestHandler, verb) for verb in verbs):
+            path = pattern.replace("\\.", ".")
             for group, word in fillers.items():
                 path = path.replace(group, word)
             while "(" in path:

@@ -57,12 +57,12 @@ def test_estimates_and_assumed_prices_are_told_with_their_worth() -> None:
 GUESS = Usage(input=900, output=100, estimated=True)
 TOLD = Usage(input=1000, output=0, known=True)
 CASES: list[tuple[str, dict[str, Any], str, str]] = [
-    ("estimated", {"usage": GUESS, "model": "gpt-4.1", "cost": 0.25}, "≈ 1,000", "≈ $0.25"),
+    ("estimated", {"usage": GUESS, "model": "gpt-4.1", "cost": 0.25}, "≈ 1,000", "≈\u00a0$0.25"),
     (
         "assumed",
         {"usage": TOLD, "model": "o3", "cost": 0.25, "cost_basis": CostBasis.ASSUMED.value},
         ">1,000<",
-        "≈ $0.25",
+        "≈\u00a0$0.25",
     ),
     ("told", {"usage": TOLD, "model": "o3", "cost": 0.25, "cost_basis": CostBasis.TOLD.value}, ">1,000<", ">$0.25<"),
     ("unpriced", {"usage": TOLD, "model": "house-model"}, ">1,000<", "no price"),
