@@ -9,7 +9,7 @@ from typing import Any
 import click
 import msgspec
 
-from pool_server.cli.common import config_option, emit, json_option, table
+from pool_server.cli.common import Columns, config_option, emit, json_option, listing
 from pool_server.cli.user import common
 from pool_server.cli.user.common import SHELL
 from pool_server.users import Users
@@ -62,15 +62,15 @@ def list_(config: str | None, as_json: bool) -> None:
             for one in users.bookings.coming()
         ]
 
-    rows = common.run(config, look)
-    if as_json:
-        emit(rows)
-        return
-    cells = [
-        (row["id"], row["name"], row["provider"], f"{row['percent']:g}", _clock(row["since"]), _clock(row["until"]))
-        for row in rows
-    ]
-    table(("ID", "WHO", "PROVIDER", "PERCENT", "FROM", "UNTIL"), cells, "Nothing is booked.")
+    columns: Columns = {
+        "ID": "id",
+        "WHO": "name",
+        "PROVIDER": "provider",
+        "PERCENT": lambda r: f"{r['percent']:g}",
+        "FROM": lambda r: _clock(r["since"]),
+        "UNTIL": lambda r: _clock(r["until"]),
+    }
+    listing(common.run(config, look), columns, "Nothing is booked.", as_json=as_json)
 
 
 @command.command("end", help="A booking holds nothing any more.")

@@ -8,7 +8,7 @@ import io
 import json
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import click
@@ -135,6 +135,19 @@ def one_printable_line(text: str) -> str:
 def emit(data: Any) -> None:
     """Data for programs."""
     click.echo(json.dumps(data, indent=2, ensure_ascii=False))
+
+
+Row = dict[str, Any]
+Columns = Mapping[str, str | Callable[[Row], Any]]  # heading → the row's field, or what is made of the row
+
+
+def listing(rows: Sequence[Row], columns: Columns, empty: str, *, as_json: bool) -> None:
+    """What a list command says: its rows as data for programs, or as a table."""
+    if as_json:
+        emit(rows)
+        return
+    cells = [[row[cell] if isinstance(cell, str) else cell(row) for cell in columns.values()] for row in rows]
+    table(tuple(columns), cells, empty)
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[Any]], empty: str) -> None:

@@ -7,6 +7,7 @@ are the same JSON object.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -95,6 +96,18 @@ def next_sequence(piece: bytes) -> int:
     return int(numbers[-1]) + 1 if numbers else 0
 
 
+# The fields of a request that a response repeats, where the request has none of them.
+UNASKED: Mapping[str, Any] = {
+    "instructions": None,
+    "metadata": {},
+    "parallel_tool_calls": True,
+    "temperature": None,
+    "tool_choice": "auto",
+    "tools": [],
+    "top_p": None,
+}
+
+
 def response_object(now: float, status: str, ident: str = "", model: str = "", **more: Any) -> dict[str, Any]:
     """A response of the pool's own, with every field its type has (OpenAI's API reference, "The response object");
     `now` in unix seconds."""
@@ -107,13 +120,7 @@ def response_object(now: float, status: str, ident: str = "", model: str = "", *
         "output": [],
         "error": None,
         "incomplete_details": None,
-        "instructions": None,
-        "metadata": {},
-        "parallel_tool_calls": True,
-        "temperature": None,
-        "tool_choice": "auto",
-        "tools": [],
-        "top_p": None,
+        **UNASKED,
     } | more
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 from pool_server.core.enums import FaultKind
 from pool_server.core.models import Fault, HttpAnswer
@@ -12,7 +12,11 @@ from pool_server.providers.evidence.rules import network_fault
 from pool_server.providers.json_fields import decode
 from pool_server.providers.times import retry_after
 
-Classify = Callable[[int, Mapping[str, str], bytes], Fault]
+
+class Classify(Protocol):
+    """A provider module's `classify`."""
+
+    def __call__(self, status: int, headers: Mapping[str, str], body: bytes, *, now: float, model: str) -> Fault: ...
 
 
 def usage_object(
@@ -27,7 +31,7 @@ def usage_object(
     if data:
         return data
     # A success that is no JSON object is a broken endpoint, no error within an answer.
-    fault = classify(answer.status if answer.status >= 300 else 502, answer.headers, answer.body)
+    fault = classify(answer.status if answer.status >= 300 else 502, answer.headers, answer.body, now=now, model="")
     limited = answer.status == 429 or fault.kind in (FaultKind.RATE, FaultKind.QUOTA)
     wait = max(limited_back_off if limited else back_off, min(retry_after(answer.headers, now=now) or 0.0, 86400.0))
     return UsageAnswer(fault=fault, retry_at=now + wait)

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from pool_server.cli.common import config_option, emit, json_option, table
+from pool_server.cli.common import Columns, config_option, json_option, listing
 from pool_server.cli.user import common
 from pool_server.cli.user.common import SHELL
 from pool_server.core.enums import TokenScope
@@ -46,21 +46,14 @@ def list_(config: str | None, as_json: bool) -> None:
     async def look(users: Users) -> list[dict[str, Any]]:
         return users.admin_tokens.rows()
 
-    rows = common.run(config, look)
-    if as_json:
-        emit(rows)
-        return
-    cells = [
-        (
-            row["id"],
-            row["label"],
-            ", ".join(row["scopes"]),
-            "ended" if row["expired"] else common.day(row["expires"]),
-            common.day(row["last_used"]),
-        )
-        for row in rows
-    ]
-    table(("ID", "LABEL", "SCOPES", "ENDS", "LAST USED"), cells, "No tokens.")
+    columns: Columns = {
+        "ID": "id",
+        "LABEL": "label",
+        "SCOPES": lambda r: ", ".join(r["scopes"]),
+        "ENDS": lambda r: "ended" if r["expired"] else common.day(r["expires"]),
+        "LAST USED": lambda r: common.day(r["last_used"]),
+    }
+    listing(common.run(config, look), columns, "No tokens.", as_json=as_json)
 
 
 @command.command("revoke", help="A token opens nothing any more.")

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from pool_server.cli.common import config_option, emit, given, json_option, one_printable_line, table
+from pool_server.cli.common import Columns, config_option, emit, given, json_option, listing, one_printable_line, table
 from pool_server.cli.user import common
 from pool_server.cli.user.code import code
 from pool_server.cli.user.common import SHELL
@@ -49,24 +49,17 @@ def list_(config: str | None, as_json: bool) -> None:
             rows += more
         return rows
 
-    rows = common.run(config, everybody)
-    if as_json:
-        emit(rows)
-        return
-    cells = [
-        (
-            r["id"],
-            r["name"],
-            r["state"],
-            r["keys"],
-            common.day(r["created"]),
-            common.day(r["last_seen"]),
-            common.words(r["limits"]),
-        )
-        for r in rows
-    ]
+    columns: Columns = {
+        "ID": "id",
+        "NAME": "name",
+        "STATE": "state",
+        "KEYS": "keys",
+        "SINCE": lambda r: common.day(r["created"]),
+        "LAST SEEN": lambda r: common.day(r["last_seen"]),
+        "OWN LIMITS": lambda r: common.words(r["limits"]),
+    }
     empty = "Nobody yet: `pool-server user add NAME` makes the first."
-    table(("ID", "NAME", "STATE", "KEYS", "SINCE", "LAST SEEN", "OWN LIMITS"), cells, empty)
+    listing(common.run(config, everybody), columns, empty, as_json=as_json)
 
 
 @command.command("disable", help="Lock a person out; what they have running ends within a second.")

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from pool_server.cli.common import config_option, emit, json_option, table
+from pool_server.cli.common import Columns, config_option, json_option, listing
 from pool_server.cli.user import common
 from pool_server.cli.user.common import SHELL
 from pool_server.users import Users
@@ -43,15 +43,14 @@ def list_(config: str | None, as_json: bool) -> None:
     async def look(users: Users) -> list[dict[str, Any]]:
         return users.codes.rows()
 
-    rows = common.run(config, look)
-    if as_json:
-        emit(rows)
-        return
-    cells = [
-        (r["id"], r["label"], r["state"], "any" if r["uses_left"] is None else r["uses_left"], common.day(r["expires"]))
-        for r in rows
-    ]
-    table(("ID", "LABEL", "STATE", "USES LEFT", "ENDS"), cells, "No personal codes.")
+    columns: Columns = {
+        "ID": "id",
+        "LABEL": "label",
+        "STATE": "state",
+        "USES LEFT": lambda r: "any" if r["uses_left"] is None else r["uses_left"],
+        "ENDS": lambda r: common.day(r["expires"]),
+    }
+    listing(common.run(config, look), columns, "No personal codes.", as_json=as_json)
 
 
 @code.command("revoke", help="A code opens nothing any more; who came by it stays.")

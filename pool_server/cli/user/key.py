@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from pool_server.cli.common import config_option, emit, given, json_option, table
+from pool_server.cli.common import Columns, config_option, given, json_option, listing
 from pool_server.cli.user import common
 from pool_server.cli.user.common import SHELL
 from pool_server.users import Users
@@ -46,22 +46,15 @@ def list_(user: str, config: str | None, as_json: bool) -> None:
     async def look(users: Users) -> list[dict[str, Any]]:
         return users.keys(common.found(users, user))
 
-    rows = common.run(config, look)
-    if as_json:
-        emit(rows)
-        return
-    cells = [
-        (
-            r["id"],
-            r["label"],
-            common.day(r["created"]),
-            common.day(r["expires"]),
-            common.day(r["last_used"]),
-            common.standing(r["standing"]),
-        )
-        for r in rows
-    ]
-    table(("ID", "LABEL", "MADE", "ENDS", "LAST USED", "OWN LIMITS, USED"), cells, f"{user} has no keys")
+    columns: Columns = {
+        "ID": "id",
+        "LABEL": "label",
+        "MADE": lambda r: common.day(r["created"]),
+        "ENDS": lambda r: common.day(r["expires"]),
+        "LAST USED": lambda r: common.day(r["last_used"]),
+        "OWN LIMITS, USED": lambda r: common.standing(r["standing"]),
+    }
+    listing(common.run(config, look), columns, f"{user} has no keys", as_json=as_json)
 
 
 @key.command("limit", help="A key's own limits, in place of those it had, beside its person's. None given: none.")

@@ -243,6 +243,15 @@ class NeutralRequest(msgspec.Struct):
     inside: list[str] = []  # fields nobody reads, further in than the top
     inside_further: int = 0  # how many more there were
 
+    def say(self, role: Role, parts: list[Part]) -> None:
+        """Add a turn whose results of tools, if any, are a message of the tool's before it."""
+        results: list[Part] = [part for part in parts if isinstance(part, Result)]
+        if results:
+            self.messages.append(Message(Role.TOOL, results))
+            parts = [part for part in parts if not isinstance(part, Result)]
+        if parts:
+            self.messages.append(Message(role, parts))
+
     def leave(self, field: str) -> None:
         """Note that nobody reads the client's `field`."""
         if field in self.inside:

@@ -200,10 +200,7 @@ class Claude(ProviderModule):
         return own_get(join(settings.upstreams.claude, "/api/oauth/usage"), *_own_headers(cred))
 
     def usage_answer(self, cred: Credential, answer: HttpAnswer, *, now: float) -> UsageAnswer:
-        def classify(status: int, headers: Mapping[str, str], body: bytes) -> Fault:
-            return self.classify(status, headers, body, now=now, model="")
-
-        data = usage_object(answer, classify, now=now, back_off=USAGE_BACK_OFF, limited_back_off=USAGE_LIMITED)
+        data = usage_object(answer, self.classify, now=now, back_off=USAGE_BACK_OFF, limited_back_off=USAGE_LIMITED)
         return data if isinstance(data, UsageAnswer) else quota.from_usage(data, now=now)
 
     def test_request(self, cred: Credential, settings: Settings) -> HttpRequest:

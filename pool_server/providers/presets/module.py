@@ -164,15 +164,13 @@ class PresetModule(ProviderModule):
         return own_get(self._at(quota.url, cred, settings), *shown)
 
     def usage_answer(self, cred: Credential, answer: HttpAnswer, *, now: float) -> UsageAnswer:
-        def classify(status: int, headers: Mapping[str, str], body: bytes) -> Fault:
-            return self.classify(status, headers, body, now=now, model="")
-
-        data = usage_object(answer, classify, now=now, back_off=5 * MINUTE, limited_back_off=15 * MINUTE)
+        data = usage_object(answer, self.classify, now=now, back_off=5 * MINUTE, limited_back_off=15 * MINUTE)
         if isinstance(data, UsageAnswer) or self.preset.quota is None:
             return data if isinstance(data, UsageAnswer) else UsageAnswer()
         found = READERS[self.preset.quota.reader](data, now)
         if found is None:  # an error within a 200
-            return UsageAnswer(fault=classify(answer.status, answer.headers, answer.body), retry_at=now + 5 * MINUTE)
+            fault = self.classify(answer.status, answer.headers, answer.body, now=now, model="")
+            return UsageAnswer(fault=fault, retry_at=now + 5 * MINUTE)
         return found
 
     @property

@@ -145,14 +145,10 @@ class AccountAction(PageHandler, access=Access.ADMIN):
         result: dict[str, Any] | None = None
         try:
             match action:
-                case "enable" | "disable":
-                    await accounts.set_disabled(account, action == "disable")
-                case "refresh":
-                    await accounts.refresh_now(account)
+                case "enable" | "disable" | "refresh" | "reset":
+                    await act(accounts, account, action)
                 case "test":
                     result = await accounts.test(account)
-                case "reset":
-                    accounts.reset(account)
                 case "priority":
                     detail = {"priority": self.body_as(Priority).priority}
                     await accounts.set_priority(account, detail["priority"])
@@ -209,20 +205,25 @@ def named(ids: Sequence[str]) -> str:
     return _("{few} and {n} more", few=few, n=len(ids) - NAMED) if len(ids) > NAMED else few
 
 
-async def act(accounts: Accounts, account: str, action: Action) -> str:
+async def act(accounts: Accounts, account: str, action: Action) -> None:
+    """Raises one of UNDONE."""
+    match action:
+        case "enable" | "disable":
+            await accounts.set_disabled(account, action == "disable")
+        case "refresh":
+            await accounts.refresh_now(account)
+        case "reset":
+            accounts.reset(account)
+        case "remove":
+            await accounts.remove(account)
+        case "restore":
+            await accounts.restore(account)
+
+
+async def tried(accounts: Accounts, account: str, action: Action) -> str:
     """Why it could not be done, "" when it was."""
     try:
-        match action:
-            case "enable" | "disable":
-                await accounts.set_disabled(account, action == "disable")
-            case "refresh":
-                await accounts.refresh_now(account)
-            case "reset":
-                accounts.reset(account)
-            case "remove":
-                await accounts.remove(account)
-            case "restore":
-                await accounts.restore(account)
+        await act(accounts, account, action)
     except UNDONE as wrong:
         return undone(wrong, account).message
     return ""
@@ -251,7 +252,7 @@ class SeveralAccountsPage(PageHandler, access=Access.ADMIN):
 
         async def one(account: str) -> str:
             async with some:
-                return await act(accounts, account, asked.action)
+                return await tried(accounts, account, asked.action)
 
         wrong = dict(zip(picked, await asyncio.gather(*map(one, picked)), strict=True))
         done = [account for account in picked if not wrong[account]]

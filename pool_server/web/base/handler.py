@@ -6,15 +6,17 @@ byte of the body is read.
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from enum import IntEnum
 from functools import wraps
 from typing import Any, ClassVar, TypeVar, cast
 from urllib.parse import parse_qs
 
 import msgspec
+from tornado.iostream import StreamClosedError
 from tornado.locale import GettextLocale
 from tornado.web import HTTPError, RequestHandler, stream_request_body
 
@@ -403,6 +405,15 @@ class BaseHandler(RequestHandler):
         self.set_status(status)
         self.set_header("Content-Type", "application/json; charset=utf-8")
         self.finish(msgspec.json.encode(value) + b"\n")
+
+    async def stream(self, pieces: Iterator[bytes]) -> None:
+        """Write what is read off the loop, piece by piece, until it ends or the caller is gone."""
+        try:
+            while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
+                self.write(piece)
+                await self.flush()
+        except StreamClosedError:
+            return
 
     def head(self, *args: str, **kwargs: str) -> Any:
         return self.get(*args, **kwargs)

@@ -18,7 +18,6 @@ from typing import Any, Literal, cast, get_args
 from zoneinfo import ZoneInfo
 
 import msgspec
-from tornado.iostream import StreamClosedError
 
 from pool_server.core.models import UsageRecord
 from pool_server.language import gettext as _
@@ -198,13 +197,7 @@ class Export(BaseHandler, access=Access.FRIEND):
         filters = LogFilters(wanted.user, wanted.account, wanted.model, wanted.provider)
         line = named(Names(self.ctx, who)) if who.admin else own
         self._name("requests", ask, fmt)
-        pieces = self.ctx.ledger.log.export(fmt, ask.frm, ask.to, filters, line=line)
-        try:
-            while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
-                self.write(piece)
-                await self.flush()
-        except StreamClosedError:
-            return
+        await self.stream(self.ctx.ledger.log.export(fmt, ask.frm, ask.to, filters, line=line))
 
     async def _series(self) -> None:
         """What a chart of the dashboard shows, bar by bar, as a table: a line a bar, a column a name."""

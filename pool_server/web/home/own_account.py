@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 
 import msgspec
-from tornado.iostream import StreamClosedError
 
 from pool_server.alerts import destinations, personal
 from pool_server.alerts.destinations import TargetKind
@@ -169,13 +168,7 @@ class TranscriptHandler(PageHandler, abstract=True):
         """A conversation as JSON lines."""
         self.set_header("Content-Type", "application/jsonl; charset=utf-8")
         self.set_header("Content-Disposition", f'attachment; filename="{place.parent.name}-{place.name}.jsonl"')
-        pieces = archive.read(place)
-        try:
-            while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
-                self.write(piece)
-                await self.flush()
-        except StreamClosedError:
-            return
+        await self.stream(archive.read(place))
 
 
 class OwnTranscripts(TranscriptHandler, access=Access.FRIEND):

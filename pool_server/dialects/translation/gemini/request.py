@@ -132,12 +132,7 @@ def _content(request: NeutralRequest, content: dict[str, Any], where: str) -> No
     if not isinstance(role, (str, type(None))) or role not in _ROLES:
         raise fields.no_such(role, f"{where}.role")
     parts = _parts(request, content.get("parts"), f"{where}.parts")
-    results: list[Part] = [part for part in parts if isinstance(part, Result)]
-    if results:
-        request.messages.append(Message(Role.TOOL, results))
-        parts = [part for part in parts if not isinstance(part, Result)]
-    if parts:
-        request.messages.append(Message(_ROLES[role], parts))
+    request.say(_ROLES[role], parts)
 
 
 def _parts(request: NeutralRequest, parts: Any, where: str) -> list[Part]:

@@ -117,12 +117,7 @@ def _message(request: NeutralRequest, message: dict[str, Any], where: str) -> No
     if role not in _ROLES:
         raise fields.no_such(role, f"{where}.role")
     parts = _blocks(request, message.get("content"), f"{where}.content")
-    results: list[Part] = [part for part in parts if isinstance(part, Result)]
-    if results:
-        request.messages.append(Message(Role.TOOL, results))
-        parts = [part for part in parts if not isinstance(part, Result)]
-    if parts:
-        request.messages.append(Message(_ROLES[role], parts))
+    request.say(_ROLES[role], parts)
 
 
 def _blocks(request: NeutralRequest, content: Any, where: str) -> list[Part]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pool_server.core.models import Usage
+from pool_server.dialects.responses import UNASKED
 from pool_server.dialects.translation.answers.fold import WholeAnswer
 from pool_server.dialects.translation.answers.logprobs import openai_tokens
 from pool_server.dialects.translation.errors import read_error
@@ -96,16 +97,7 @@ class Echo:
 
     def __init__(self, created: int, echo: dict[str, Any], namespaces: dict[str, tuple[str, str]]) -> None:
         self._created = created
-        self._fields = {
-            "instructions": None,
-            "metadata": {},
-            "parallel_tool_calls": True,
-            "temperature": None,
-            "tool_choice": "auto",
-            "tools": [],
-            "top_p": None,
-            **echo,
-        }
+        self._fields = {**UNASKED, **echo}
         self._namespaces = namespaces
 
     def response(self, ident: str, model: str, status: str, output: list[Any], **more: Any) -> dict[str, Any]:
