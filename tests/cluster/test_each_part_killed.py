@@ -29,12 +29,12 @@ PHASE = 24  # answers between two kills, and a few more to the end
 
 
 @contextlib.contextmanager
-def pair() -> Iterator[tuple[Database, postgres.Server]]:
+def pair(*, fsync: bool = False) -> Iterator[tuple[Database, postgres.Server]]:
     """A migrated database, and its synchronous standby."""
     programs = postgres.binaries()
     if programs is None:
         pytest.skip("there is no PostgreSQL server here (Debian: apt install postgresql)")
-    with postgres.primary(programs) as primary, postgres.standby(primary) as standby:
+    with postgres.primary(programs, fsync=fsync) as primary, postgres.standby(primary) as standby:
         primary.sql(f"create role {OWNER} login createrole")
         primary.sql(f"create database pool owner {OWNER}")
         database = Database(primary, "pool")

@@ -10,6 +10,9 @@ import pytest
 
 from pool_server.cluster import node as node_module
 from pool_server.core.models import Usage
+from pool_server.storage.postgres import inspection
+from pool_server.storage.postgres.connection import connected
+from pool_server.storage.postgres.inspection import inspect
 from tests import postgres
 from tests.cluster.conftest import Database
 from tests.cluster.nodes import OPERATOR, several
@@ -19,6 +22,19 @@ from tests.fakes import FakeProviders, account, plays
 
 pytestmark = pytest.mark.slow
 NEVER_S = 3600.0
+
+
+async def durability(database: Database, within_s: float) -> tuple[str, str]:
+    """What `store check` says of it to a node's own role."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(inspection, "_FOLLOWS_S", within_s)
+        return await durability_told(database)
+
+
+async def durability_told(database: Database) -> tuple[str, str]:
+    async with connected(database.place()) as connection:
+        found = {one.check: one for one in await inspect(connection, database.place())}
+    return found["durability"].state, found["durability"].message
 
 
 async def walk(database: Database, standby: postgres.Server, folder: Path, *, trusted_s: float) -> None:
@@ -34,6 +50,7 @@ async def walk(database: Database, standby: postgres.Server, folder: Path, *, tr
         await other.server.users.follower.catch_up()
         for node in (one, other):
             assert (await node.ask(limited["key"]))[0] == (await node.ask(free["key"]))[0] == 200
+        assert await durability(database, 60) == ("ok", "a commit reaches the synchronous standby")
         standby.stop()
         if trusted_s == NEVER_S:  # within the first seconds nothing changes, and nobody waits for a commit
             began = time.monotonic()
@@ -46,6 +63,7 @@ async def walk(database: Database, standby: postgres.Server, folder: Path, *, tr
                 status, body = await node.ask(limited["key"])
                 assert (status, "limits cannot be checked" in body["error"]["message"]) == (503, True)
                 assert (await node.ask(free["key"]))[0] == 200
+            assert "no synchronous standby follows" in (await durability(database, 0.1))[1]
         standby.start()
         for node in (one, other):
             await until(lambda node=node: store_is(node, "ok"), "the node does not come back")  # type: ignore[misc]
@@ -70,5 +88,5 @@ async def walk(database: Database, standby: postgres.Server, folder: Path, *, tr
 def test_what_is_counted_without_a_standby(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trusted_s: float) -> None:
     monkeypatch.setattr(node_module, "PROVE_S", 0.1)
     monkeypatch.setattr(node_module, "PROVEN_WITHIN_S", trusted_s)
-    with pair() as (database, standby):
+    with pair(fsync=True) as (database, standby):
         asyncio.run(walk(database, standby, tmp_path, trusted_s=trusted_s))

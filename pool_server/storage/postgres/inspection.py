@@ -1,17 +1,19 @@
-"""What can be seen of a database: can a pool run on it, and how safely. Changes nothing."""
+"""What can be seen of a database: can a pool run on it, and how safely. Changes nothing a table holds."""
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from pool_server.storage.errors import StoreError
-from pool_server.storage.postgres.connection import Connection
+from pool_server.storage.postgres.connection import PROVE, Connection
 from pool_server.storage.postgres.migrations import APP, OLDEST_SERVER, SCHEMA, judge, migrations, schema_of
 from pool_server.storage.postgres.url import DatabaseUrl
 
 OK, WARNING, WRONG = "ok", "warning", "wrong"
+_FOLLOWS_S = 5.0  # in which a commit reaches a standby that is there
 _CLOCK_S = 5.0  # apart; the database's clock decides, a node's own only what it logs and shows
 
 _FACTS = """
@@ -19,8 +21,7 @@ select current_setting('server_version') as version, current_setting('server_ver
   current_user as me, rolsuper as super, pg_is_in_recovery() as standby, ssl as tls,
   extract(epoch from clock_timestamp())::float8 as clock, current_setting('fsync') as fsync,
   current_setting('synchronous_commit') as sync,
-  current_setting('synchronous_standby_names') as names,
-  (select count(*) from pg_stat_replication where sync_state in ('sync', 'quorum')) as following
+  current_setting('synchronous_standby_names') as names
 from pg_roles, pg_stat_ssl where rolname = current_user and pid = pg_backend_pid()
 """
 _RIGHTS = """
@@ -54,7 +55,7 @@ async def inspect(connection: Connection, url: DatabaseUrl) -> list[DatabaseFind
     facts = await connection.row(_FACTS)
     assert facts is not None
     apart = max(0.0, before - facts["clock"], facts["clock"] - time.time())
-    found = [*_server(dict(facts.items()), url), _clock(apart)]
+    found = [*_server(dict(facts.items()), url), await _durability(connection, dict(facts.items())), _clock(apart)]
     try:
         schema = await schema_of(connection)
         judge(schema, migrations())
@@ -79,21 +80,30 @@ def _server(facts: dict[str, object], url: DatabaseUrl) -> Iterator[DatabaseFind
     else:
         yield DatabaseFinding("server", OK, f"PostgreSQL {facts['version']}, primary")
     yield _tls(bool(facts["tls"]), url)
-    if facts["fsync"] != "on" or facts["sync"] == "off":
-        yield DatabaseFinding(
-            "durability", WRONG, "fsync or synchronous_commit is off", "turn both on: records are lost otherwise"
-        )
-    elif not facts["names"]:
-        yield DatabaseFinding(
+
+
+async def _durability(connection: Connection, facts: dict[str, object]) -> DatabaseFinding:
+    """Whether a commit is kept. Which standby follows is told to superusers alone: so one is tried."""
+    if facts["fsync"] != "on" or facts["sync"] in ("off", "local"):
+        return DatabaseFinding(
+            "durability", WRONG, f"fsync is {facts['fsync']}, synchronous_commit {facts['sync']}",
+            "turn both on: records are lost otherwise",
+        )  # fmt: skip
+    if not facts["names"]:
+        return DatabaseFinding(
             "durability", WARNING, "no synchronous standby: what this machine loses is lost",
             "a standby, and synchronous_standby_names",
         )  # fmt: skip
-    elif not facts["following"]:
-        yield DatabaseFinding(
+    try:
+        async with asyncio.timeout(_FOLLOWS_S):
+            await connection.value(PROVE)
+    except TimeoutError:
+        return DatabaseFinding(
             "durability", WRONG, "no synchronous standby follows, so that nothing can be committed", "start it"
         )
-    else:
-        yield DatabaseFinding("durability", OK, f"{facts['following']} synchronous standby")
+    except StoreError as exc:
+        return DatabaseFinding("durability", WRONG, str(exc))
+    return DatabaseFinding("durability", OK, "a commit reaches the synchronous standby")
 
 
 def _tls(on: bool, url: DatabaseUrl) -> DatabaseFinding:
