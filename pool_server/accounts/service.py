@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from pathlib import Path
 
@@ -84,7 +84,7 @@ class Accounts:
         credentials = CredentialStore(ports.source, Escrow(Path(settings.data_dir)))
         self._registry = Registry(credentials, shared, settings, clock=clock, rng=rng)
         self._index = self._registry.index
-        self._pins_port, self.pins_elsewhere = pins, pins is not None
+        self._pins_port = pins
         alone = (lambda: not shared.many) if pins is None else bool
         self._pins = Pins(write_behind, ttl_s=settings.choosing.pin_ttl_h * 3600, alone=alone, elsewhere=pins)
         self.warmth = WarmthMemory(pins or write_behind)
@@ -317,12 +317,12 @@ class Accounts:
 
     # -- pins -------------------------------------------------------------------------------------------------
 
-    async def fetch_pins(
+    def fetch_pins(
         self, providers: Iterable[Provider], user: str, session: str | None, things: Iterable[tuple[str, str]]
-    ) -> None:
-        """Where `pins_elsewhere`, before anything is asked of a conversation or of these (kind, id). Never raises."""
-        if self._pins_port is not None:
-            await self._pins_port.fetch(keys_of(providers, user, session, things))
+    ) -> Awaitable[None] | None:
+        """What is awaited before anything is asked of a conversation or of these (kind, id), as `PinsPort.fetch`; None
+        where this machine has them all."""
+        return None if self._pins_port is None else self._pins_port.fetch(keys_of(providers, user, session, things))
 
     def own(self, user: str, kind: str, thing: str, account_id: str, ttl: float = OWNED_S) -> None:
         """Remember for `ttl` seconds that this response, file or turn belongs to the account alone."""

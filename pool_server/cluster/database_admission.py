@@ -208,8 +208,7 @@ class DatabaseAdmission(AdmissionPort):
                         pins=[key for question in pins for key in question.keys],
                     )  # fmt: skip
                     for question in pins:
-                        if not question.answer.done():
-                            question.answer.set_result(found.pins)
+                        question.told(found.pins)
                 self._ahead = min(max(self._ahead, found.at - self._clock()), found.at - asked)
                 if found.word == "ok":
                     return self._took(made, found)
@@ -221,14 +220,14 @@ class DatabaseAdmission(AdmissionPort):
 
     @contextmanager
     def _pins_asked(self) -> Iterator[list[PinQuestion]]:
-        """What requests want to know of pins, answered or told that it was not."""
-        asked, self._node.pin_questions = self._node.pin_questions, []
+        """What requests want to know of pins; who waits for it hears of it also where it is not answered."""
+        asked = list(self._node.pin_questions)
+        self._node.pin_questions.clear()
         try:
             yield asked
         finally:
             for question in asked:
-                if not question.answer.done():
-                    question.answer.set_exception(StoreError("it was not answered with an admission"))
+                question.told(None)
 
     def _took(self, made: Reservation, found: AdmissionVerdict) -> Reservation:
         made.tokens, made.cost = found.tokens, found.cost / NANO

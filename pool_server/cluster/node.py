@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import NamedTuple
+from weakref import WeakSet
 
 from pool_server import __version__
 from pool_server.core.tasks import wait_at_most
@@ -31,11 +31,17 @@ PROVEN_WITHIN_S = 10.0  # … and so long that may take
 Heard = Callable[[], Awaitable[None]]
 
 
-class PinQuestion(NamedTuple):
-    """Keys whose pins a request wants to know. Who asks the database for an admission takes it along, and answers."""
+class PinQuestion:
+    """Keys whose pins a request wants to know. Who asks the database for an admission takes it along, and tells; None
+    where there was no answer."""
 
-    keys: list[bytes]
-    answer: asyncio.Future[dict[bytes, bytes]]
+    def __init__(self, keys: list[bytes]) -> None:
+        self.keys = keys
+        self.answer: asyncio.Future[dict[bytes, bytes] | None] = asyncio.get_running_loop().create_future()
+
+    def told(self, found: dict[bytes, bytes] | None) -> None:
+        if not self.answer.done():
+            self.answer.set_result(found)
 
 
 class ClusterNode:
@@ -57,7 +63,7 @@ class ClusterNode:
         }
         self.on_lost: list[Callable[[], None]] = []
         self.answers = asyncio.Event()
-        self.pin_questions: list[PinQuestion] = []
+        self.pin_questions: WeakSet[PinQuestion] = WeakSet()  # of requests that still want to know
         self._away_since: float | None = None  # monotonic, likewise
         self._connected_since = 0.0
         self._unproven_since: float | None = None

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import struct
-from collections.abc import Iterable
+from collections.abc import Awaitable, Generator, Iterable
+from typing import Any
 
 from pool_server.accounts.selection.affinity import PinsPort
 from pool_server.cluster.node import ClusterNode, PinQuestion
@@ -23,9 +24,21 @@ MOST_OWED = 20_000  # writes kept for a database that does not answer; beyond, t
 MOST_SENT = 1_000  # in one statement
 WITHIN_S = 2.0
 PAUSE_S = 0.25  # after a write that failed
-TURNS = 8  # of the loop, which an admission needs to be asked for
 SWEEP_LIMIT = 2_000
 _until = struct.Struct(">d")  # every value begins with its end, unix seconds
+
+
+class _Fetched:
+    """A question on its way. Whoever drops it asks nothing."""
+
+    def __init__(self, pins: DatabasePins, question: PinQuestion) -> None:
+        self._pins, self._question = pins, question
+        self._done = False
+
+    def __await__(self) -> Generator[Any, None, None]:
+        if not self._done:
+            yield from self._pins.fetched(self._question).__await__()
+            self._done = True
 
 
 class DatabasePins(PinsPort):
@@ -71,22 +84,28 @@ class DatabasePins(PinsPort):
         if len(self._known) > REMEMBERED:
             del self._known[next(iter(self._known))]
 
-    async def fetch(self, keys: Iterable[bytes]) -> None:
-        asked = list(dict.fromkeys(keys))
+    def fetch(self, keys: Iterable[bytes]) -> Awaitable[None]:
+        question = PinQuestion(list(dict.fromkeys(keys)))
+        self._node.pin_questions.add(question)
+        return _Fetched(self, question)
+
+    async def fetched(self, question: PinQuestion) -> None:
+        """Returns when it was answered, or it has been waited for long enough."""
         try:
             async with asyncio.timeout(self._wait_s):
-                while not await self._read(asked):
+                while not await self._read(question):
                     await self._node.answers.wait()
         except TimeoutError:
             log.info("conversations go on with the account this machine remembers: the database does not answer")
 
-    async def _read(self, asked: list[bytes]) -> bool:
+    async def _read(self, question: PinQuestion) -> bool:
         """Whether the database said what all know of these."""
         if self._node.away_for():
             return False
+        asked = question.keys
         try:
             async with asyncio.timeout(WITHIN_S):
-                found = await self._answer(asked)
+                found = await self._answer(question)
         except (StoreError, TimeoutError):
             self._node.look_soon()
             await asyncio.sleep(PAUSE_S / 5)
@@ -100,18 +119,16 @@ class DatabasePins(PinsPort):
                 self._known.pop(key, None)
         return True
 
-    async def _answer(self, asked: list[bytes]) -> dict[bytes, bytes]:
-        """What these keys have, by the admission that is asked for in this moment, as one mostly is. Raises
+    async def _answer(self, question: PinQuestion) -> dict[bytes, bytes]:
+        """What its keys have, by the admission that took it along, else by a statement of its own. Raises
         StoreError."""
-        question = PinQuestion(asked, asyncio.get_running_loop().create_future())
-        self._node.pin_questions.append(question)
-        for _ in range(TURNS):
-            await asyncio.sleep(0)
-            if question not in self._node.pin_questions:
-                return await question.answer
-        self._node.pin_questions.remove(question)
-        rows = await self._node.pool.rows("select * from pool.pin_read_1($1)", asked)
-        return {row["k"]: row["body"] for row in rows}
+        waiting = question in self._node.pin_questions
+        self._node.pin_questions.discard(question)
+        found = None if waiting or question.answer.cancelled() else await question.answer
+        if found is None:
+            rows = await self._node.pool.rows("select * from pool.pin_read_1($1)", question.keys)
+            found = {row["k"]: row["body"] for row in rows}
+        return found
 
     async def _run(self) -> None:
         while self._owed or not self._closing.is_set():

@@ -91,6 +91,44 @@ def test_what_is_on_its_way_counts_more_than_what_was_read(database: Database, t
     asyncio.run(walk())
 
 
+def test_a_question_is_asked_once_and_one_that_was_dropped_never(database: Database, tmp_path: Path) -> None:
+    """By the admission that is asked for before it is awaited, else by itself, also where that was not answered."""
+
+    async def walk() -> None:
+        a = Side(database, tmp_path, "a")
+        await a.start()
+        a.pins.pin(CLAUDE, "u", "s", "claude:x", NOW)
+        await kept(database, 1)
+        waiting, asked = a.node.pin_questions, []
+        read = a.node.pool.rows
+
+        async def counted(sql: str, *values: Any) -> Any:
+            asked.append(sql)
+            return await read(sql, *values)
+
+        a.node.pool.rows = counted  # type: ignore[method-assign]
+        for answer, statements in (({}, 0), (None, 1)):
+            asked.clear()
+            fetching = a.port.fetch(ALL)
+            (question,) = waiting
+            waiting.clear()  # as an admission does
+            for _ in range(100):  # however long that takes
+                await asyncio.sleep(0)
+            question.told(answer)
+            await fetching
+            await fetching
+            assert len(asked) == statements
+            assert (a.pins.pinned(CLAUDE, "u", "s", NOW) is None) == (answer == {})
+            del question
+        fetching = a.port.fetch(ALL)
+        assert len(waiting) == 1
+        del fetching
+        assert not waiting
+        await a.close()
+
+    asyncio.run(walk())
+
+
 def test_while_the_database_is_away_memory_goes_on_and_is_told_later(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

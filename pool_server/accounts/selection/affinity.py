@@ -8,7 +8,7 @@ the store holds none of the clients' own.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import lru_cache
 from hashlib import blake2b
 from typing import Protocol
@@ -33,8 +33,9 @@ def _nobody(_: str) -> bool:
 class PinsPort(SmallValues, Protocol):
     """Pins where they are not in this machine's store: what is read was fetched before, or written here."""
 
-    async def fetch(self, keys: Iterable[bytes]) -> None:
-        """Returns when `get` tells what all know of these, or nobody can be asked. Never raises."""
+    def fetch(self, keys: Iterable[bytes]) -> Awaitable[None]:
+        """What returns when `get` tells what all know of these, or nobody can be asked; never raises. An admission
+        that is asked for before it is awaited takes the question along."""
 
     def sweep(self) -> None:
         """Begins to forget a part of what is past its time."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 
 from pool_server.accounts import Accounts
 from pool_server.core.enums import Dialect, Provider
@@ -40,13 +39,11 @@ class Continuity:
     def look(self, peek: Peek) -> None:
         self._seals = tuple(thing for kind, thing in peek.hard if kind == "encrypted")
 
-    def recall(self, peek: Peek, providers: Iterable[Provider]) -> asyncio.Task[None] | None:
-        """Begins to fetch what is known of the conversation's bonds; None where a read of it needs nothing before."""
-        if not self._accounts.pins_elsewhere:
-            return None
+    def recall(self, peek: Peek, providers: Iterable[Provider]) -> Awaitable[None] | None:
+        """What fetches what is known of the conversation's bonds, once it is awaited or with the admission that is
+        asked for meanwhile; None where a read of it needs nothing before."""
         things = (*peek.hard, *(("unsealed", seal) for seal in self._seals))
-        fetching = self._accounts.fetch_pins(providers, self._user, peek.session, things)
-        return asyncio.get_running_loop().create_task(fetching)
+        return self._accounts.fetch_pins(providers, self._user, peek.session, things)
 
     async def recalled(self, peek: Peek, providers: Iterable[Provider]) -> None:
         """The same to its end."""
