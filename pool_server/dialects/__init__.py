@@ -42,7 +42,7 @@ from pool_server.dialects.usage import (
     makes_batch,
 )
 from pool_server.dialects.wire.encoding import Inflater, decode_body
-from pool_server.dialects.wire.output_limit import OutputLimits, output_limit
+from pool_server.dialects.wire.output_limit import output_limit
 from pool_server.dialects.wire.sealed import strip_sealed
 from pool_server.dialects.wire.splice import splice, without
 from pool_server.dialects.wire.sse import Scanner, data_of
@@ -65,7 +65,6 @@ __all__ = [
     "Meter",
     "ModelInfo",
     "ModelsShape",
-    "OutputLimits",
     "Scanner",
     "Served",
     "StreamUsagePolicy",

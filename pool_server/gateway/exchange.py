@@ -17,7 +17,7 @@ from pool_server.accounts import Decision, OnboardingError, RefreshError, Select
 from pool_server.core.enums import Conduct, ErrorKind, FaultKind, ObjectKind, Operation, Provider, Transport
 from pool_server.core.models import Attempt, ClientCall, ClientError, Fault, Peek, UpstreamRequest, Usage, UsageRecord
 from pool_server.core.settings import Limits
-from pool_server.dialects.translation import TranslationError
+from pool_server.dialects.translation import Fit, TranslationError
 from pool_server.gateway import final_error, metrics
 from pool_server.gateway.attempts import open_providers, waiting
 from pool_server.gateway.attempts.counting import expected, price_facts
@@ -84,7 +84,7 @@ class Exchange:
         self.resumed = False  # the pool holds the conversation that the request goes on with
         self.objects = Tracking(services.access, principal, route)
         self.translation: AttemptTranslation | None = None  # of the attempt under way
-        self.most_output = 0  # tokens that a refusal left for the answer, 0 = none did
+        self.fit = Fit()  # what the account's refusals told of its model
         self.asked = ""  # the model that the client named
         self.sent = ""  # what the account itself calls the model that serves
         self.ruled = False  # the upstream's own rules are applied to the request, which it refused as it came
@@ -148,7 +148,7 @@ class Exchange:
             session=self.continuity.session_hash(self.peek.session),
             seals=sealed and (decision is None or decision.pinned in (None, self.account)),
             refused=self.ruled,
-            most_output=self.most_output or self.services.output_limits.of(self.account, self.sent),
+            fit=self.services.fits.of(self.account, self.sent, self.fit),
             now=self.at,
         )
         made = await translate(terms, credential, self.client_call, whole, native=native)
@@ -451,6 +451,7 @@ class Exchange:
         if self._ask is not None:
             self.services.accounts.bind(self._ask, account)
         self.refusals.served_by(account, self.peek.model)
+        self.services.fits.proved(account, self.sent, self.fit)
 
     def answered(self) -> None:
         """The first byte of an answer is here, which may still turn out to be none."""

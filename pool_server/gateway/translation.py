@@ -29,8 +29,7 @@ _JSON, _SSE = "application/json", "text/event-stream; charset=utf-8"
 
 class CallTerms(msgspec.Struct, frozen=True):
     """What is known of a client's call apart from its body. `session` says nothing of a person, `refused` that the
-    upstream took the call as it came for a mistake, `most_output` how many tokens the model writes at most (0: not
-    known)."""
+    upstream took the call as it came for a mistake, `fit` what is known of the account's model."""
 
     dialect: Dialect
     operation: Operation
@@ -40,7 +39,7 @@ class CallTerms(msgspec.Struct, frozen=True):
     session: str
     seals: bool
     refused: bool
-    most_output: int
+    fit: translation.Fit
     now: float
 
 
@@ -286,9 +285,7 @@ async def translate(
 
 
 def _translated(terms: CallTerms, kind: UpstreamKind, vendor: str, body: bytes) -> AttemptTranslation:
-    target = translation.Target(
-        kind, model=terms.model, seals=terms.seals, vendor=vendor, most_output=terms.most_output
-    )
+    target = translation.Target(kind, model=terms.model, seals=terms.seals, vendor=vendor, fit=terms.fit)
     context = translation.TranslationContext(
         ident=terms.exchange, now=terms.now, session=terms.session, model=terms.model, stream=terms.stream
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pool_server.dialects import OutputLimits, output_limit
+from pool_server.dialects import output_limit
 
 LASTING = (
     ("max_tokens is too large: 32000. This model supports at most 16384 completion tokens, whereas you …", 16384),
@@ -35,9 +35,3 @@ def test_a_limit_is_read(said: str, tokens: int) -> None:
 @pytest.mark.parametrize("said", NONE)
 def test_what_names_none_has_none(said: str) -> None:
     assert output_limit(said) is None
-
-
-def test_what_was_learnt_is_of_one_account_s_model() -> None:
-    limits = OutputLimits()
-    limits.learn("a", "m", 9)
-    assert [limits.of(*of) for of in (("a", "m"), ("b", "m"), ("a", "n"))] == [9, 0, 0]

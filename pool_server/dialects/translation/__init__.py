@@ -32,10 +32,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from pool_server.dialects.translation.conformance import TranslationError, conformance
+from pool_server.dialects.translation.demands import Fit, Fits
 from pool_server.dialects.translation.neutral import DIALECT, ErrorInfo, UpstreamKind
 
 if TYPE_CHECKING:
     from pool_server.dialects.translation.answers.translator import ResponseTranslator
+    from pool_server.dialects.translation.demands.refusal_words import demands_of
     from pool_server.dialects.translation.errors import error_body, read_error
     from pool_server.dialects.translation.plan import (
         Target,
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
 # What only a translated call needs is loaded with the first one, or soon after the start: it is a tenth of that.
 _WHERE = {
     "ResponseTranslator": "answers.translator",
+    "demands_of": "demands.refusal_words",
     **dict.fromkeys(("error_body", "read_error"), "errors"),
     **dict.fromkeys(("Target", "Translated", "TranslationContext", "refusal_body", "translate_request"), "plan"),
     **dict.fromkeys(("ResponseFold", "apply_rules"), "responses.codex_rules"),
@@ -68,6 +71,8 @@ __all__ = [
     "DIALECT",
     "Count",
     "ErrorInfo",
+    "Fit",
+    "Fits",
     "ResponseFold",
     "ResponseTranslator",
     "Target",
@@ -78,6 +83,7 @@ __all__ = [
     "apply_rules",
     "conformance",
     "count_answer",
+    "demands_of",
     "error_body",
     "read_error",
     "refusal_body",

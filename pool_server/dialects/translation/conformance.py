@@ -253,6 +253,9 @@ VENDORS: dict[tuple[str, UpstreamKind], dict[Feature, Rule]] = {
 # Citations, runs of the vendor's own tools, parts and reasons to stop that nobody here knows.
 UNTOLD = "what only this vendor's answers hold (searches, citations, files)"
 
+# What this one endpoint or model takes otherwise than others of its dialect, as its refusals tell.
+DEMANDED = "demanded by this endpoint"
+
 # What an answer can be told as, by the client's dialect: (chat, responses, messages, gemini).
 ANSWERS: dict[str, tuple[Rule, Rule, Rule, Rule]] = {
     "text, function calls, their order": (_E, _E, _E, _E),
@@ -384,6 +387,8 @@ _HEAD = [
     "Any client dialect works on any account. The same dialect on both sides is never translated: bytes pass",
     "untouched. Across dialects each feature is exact (=), approximated (≈, how is said) or refused (✗: a 400 in the",
     "client's dialect that names the field; nothing is sent). What is left out is named in `X-Pool-Dropped`.",
+    "An endpoint that refuses a field or insists on a form (Mistral's call ids, DeepSeek's reasoning) is asked again",
+    "as it demands; the record says what had to change under *demanded by this endpoint*.",
     "Chat is any OpenAI-compatible endpoint, Codex the ChatGPT backend. Clients: "
     + ", ".join(d.value for d in Dialect)
     + ".",

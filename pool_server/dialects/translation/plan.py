@@ -16,6 +16,7 @@ from pool_server.dialects.translation.chat import (
     request as chat_request,
 )
 from pool_server.dialects.translation.conformance import (
+    DEMANDED,
     RULES,
     Feature,
     Notes,
@@ -25,6 +26,8 @@ from pool_server.dialects.translation.conformance import (
     rule_for,
 )
 from pool_server.dialects.translation.conversation import arrange
+from pool_server.dialects.translation.demands import Fit
+from pool_server.dialects.translation.demands.complying import KNOWN, comply
 from pool_server.dialects.translation.errors import error_body
 from pool_server.dialects.translation.gemini import (
     request as gemini_request,
@@ -79,7 +82,7 @@ class Target(msgspec.Struct, frozen=True):
     """Whom a request goes to. `model` is the name to send up ("" keeps the client's); `stream` whether the upstream
     is asked to stream (None: as the client asks); `project` Code Assist's; `seals` whether sealed reasoning may go,
     False where another account made it; `vendor` whose own endpoint it is, by its provider's name ("": unknown);
-    `most_output` how many tokens the model writes at most (0: not known)."""
+    `fit` what is known of the account's model."""
 
     upstream: UpstreamKind
     model: str = ""
@@ -87,7 +90,7 @@ class Target(msgspec.Struct, frozen=True):
     project: str = ""
     seals: bool = True
     vendor: str = ""
-    most_output: int = 0
+    fit: Fit = Fit()
 
 
 class TranslationContext(msgspec.Struct, frozen=True):
@@ -137,6 +140,9 @@ def _translated(
     request.stream = upstream is UpstreamKind.CODEX or (client_stream if target.stream is None else target.stream)
     session = _session(request, context.session)
     shape = write_body(request, conversation, notes, names, target, session, context.ident)
+    demanded = target.fit.demands | KNOWN.get(target.vendor, frozenset())
+    if demanded and upstream not in GOOGLE and (changed := comply(shape, demanded)):
+        notes.approximated[DEMANDED] = ", ".join(changed)
     reasonings = (p for m in conversation for p in m.parts if isinstance(p, Reasoning) and p.seal)
     terms = Terms(
         client=client,
@@ -145,7 +151,7 @@ def _translated(
         model=request.model,
         names=names,
         emulated=frozenset(t.name for t in request.tools if t.custom) if upstream not in OPENAI else frozenset(),
-        stop=_pool_stops(request, upstream),
+        stop=_pool_stops(request, upstream, untold="-stop" in demanded),
     )
     return Translated(
         body=msgspec.json.encode(shape),
@@ -183,8 +189,8 @@ def prepare(request: NeutralRequest, target: Target) -> tuple[Notes, list[Messag
     # Vendors refuse a name that is offered twice; the last definition is the one that was meant.
     request.tools = list({tool.name: tool for tool in request.tools}.values())
     notes = judge(request, upstream, target.vendor)
-    if (request.options.max_output or 0) > target.most_output > 0:
-        request.options.max_output = target.most_output
+    if (request.options.max_output or 0) > target.fit.most_output > 0:
+        request.options.max_output = target.fit.most_output
         notes.about(Feature.MAX_OUTPUT, "at most the model's")
     if not target.seals:
         for message in request.messages:
@@ -211,9 +217,9 @@ def _session(request: NeutralRequest, given: str) -> str:
     return blake2b(name.encode("utf-8", "replace"), digest_size=16, person=b"pool-session").hexdigest() if name else ""
 
 
-def _pool_stops(request: NeutralRequest, upstream: UpstreamKind) -> tuple[str, ...]:
+def _pool_stops(request: NeutralRequest, upstream: UpstreamKind, *, untold: bool) -> tuple[str, ...]:
     stop = tuple(request.options.stop)
-    return stop if len(stop) > _MOST_STOPS.get(upstream, len(stop)) else ()
+    return stop if untold or len(stop) > _MOST_STOPS.get(upstream, len(stop)) else ()
 
 
 def write_body(

@@ -24,7 +24,6 @@ _BESIDE = re.compile(
 )
 _DIFFERENCE = re.compile(rf"\(\d+ > {_N} - {_N}\)")  # newer vLLM
 _SUM = re.compile(rf"exceed context limit: {_N} \+ \d+ > {_N}")  # Anthropic: the prompt, then the whole
-_MOST_KEPT = 1024
 
 
 class OutputLimit(NamedTuple):
@@ -46,18 +45,3 @@ def output_limit(message: str) -> OutputLimit | None:
     if found := _SUM.search(message):
         return OutputLimit(int(found[2]) - int(found[1]), False)
     return None
-
-
-class OutputLimits:
-    """What was learnt of accounts' models."""
-
-    def __init__(self) -> None:
-        self._known: dict[tuple[str, str], int] = {}
-
-    def of(self, account: str, model: str) -> int:
-        """0 where nothing is known."""
-        return self._known.get((account, model), 0)
-
-    def learn(self, account: str, model: str, tokens: int) -> None:
-        if len(self._known) < _MOST_KEPT or (account, model) in self._known:
-            self._known[account, model] = tokens
