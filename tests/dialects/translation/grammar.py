@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from anthropic.types import Message, RawMessageStreamEvent
@@ -15,6 +16,18 @@ from pool_server.core.enums import Dialect
 
 _RESPONSE_EVENT: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
 _MESSAGE_EVENT: TypeAdapter[Any] = TypeAdapter(RawMessageStreamEvent)
+
+
+_known: set[tuple[Callable[[Any], object], str]] = set()  # what has been found to be of a type
+
+
+def of_type(validate: Callable[[Any], object], shape: dict[str, Any]) -> None:
+    """It is of the SDK's type; thousands of streams share most of their events, so that each is looked at once. The
+    caller checks the `sequence_number`."""
+    key = (validate, json.dumps(shape | {"sequence_number": 0}))
+    if key not in _known:
+        validate(shape)
+        _known.add(key)
 
 
 class Heard:
@@ -71,7 +84,7 @@ def _chat(events: list[tuple[str, Any]], heard: Heard, _client: Dialect) -> None
         if "error" in event:
             heard.error = event["error"]
             continue
-        ChatCompletionChunk.model_validate(event)
+        of_type(ChatCompletionChunk.model_validate, event)
         ident = ident or event["id"]
         assert event["id"] == ident
         assert event["model"] or number == 0
@@ -106,12 +119,12 @@ def _responses(events: list[tuple[str, Any]], heard: Heard, _client: Dialect) ->
     for number, (name, event) in enumerate(events):
         assert name == event["type"] and event["sequence_number"] == number
         assert not heard.finish
-        _RESPONSE_EVENT.validate_python(event)
+        of_type(_RESPONSE_EVENT.validate_python, event)
         kind = event["type"]
         assert (kind == "response.created") == (number == 0) or kind == "error"
         if heard.error is not None:
             assert kind == "response.failed"
-            Response.model_validate(event["response"])
+            of_type(Response.model_validate, event["response"])
             continue
         if kind == "error":
             heard.error = event
@@ -131,7 +144,7 @@ def _responses(events: list[tuple[str, Any]], heard: Heard, _client: Dialect) ->
         elif kind in ("response.completed", "response.incomplete"):
             assert open_item is None
             assert event["response"]["output"] == items
-            Response.model_validate(event["response"])
+            of_type(Response.model_validate, event["response"])
             heard.finish = (event["response"]["incomplete_details"] or {}).get("reason") or "completed"
             heard.usage = event["response"]["usage"]
     assert heard.finish or heard.error is not None
@@ -159,7 +172,7 @@ def _messages(events: list[tuple[str, Any]], heard: Heard, _client: Dialect) -> 
         if kind == "error":
             heard.error = event["error"]
             continue
-        _MESSAGE_EVENT.validate_python(event)
+        of_type(_MESSAGE_EVENT.validate_python, event)
         assert (kind == "message_start") == (number == 0)
         if kind == "content_block_start":
             assert open_at is None and event["index"] == blocks and not heard.finish
@@ -206,7 +219,7 @@ def _gemini(events: list[tuple[str, Any]], heard: Heard, client: Dialect) -> Non
         if client is Dialect.CODE_ASSIST:
             assert event.keys() == {"response"}
             event = event["response"]
-        GenerateContentResponse.model_validate(event)
+        of_type(GenerateContentResponse.model_validate, event)
         _candidate(event, heard)
     assert heard.finish or heard.error is not None
 
@@ -231,7 +244,7 @@ def hear_whole(client: Dialect, raw: bytes) -> Heard:
     """An answer in one piece."""
     body, heard = json.loads(raw), Heard()
     if client is Dialect.CHAT:
-        ChatCompletion.model_validate(body)
+        of_type(ChatCompletion.model_validate, body)
         (choice,) = body["choices"]
         message, heard.finish, heard.usage = choice["message"], choice["finish_reason"], body["usage"]
         for field, kind in (("reasoning_content", "think"), ("content", "text"), ("refusal", "refusal")):
@@ -241,7 +254,7 @@ def hear_whole(client: Dialect, raw: bytes) -> Heard:
             inner = call.get("function") or call["custom"]
             heard.add("call", call["id"], inner["name"], inner.get("arguments") or inner.get("input"))
     elif client is Dialect.RESPONSES:
-        Response.model_validate(body)
+        of_type(Response.model_validate, body)
         heard.finish = (body["incomplete_details"] or {}).get("reason") or body["status"]
         heard.usage = body["usage"]
         for item in body["output"]:
@@ -249,7 +262,7 @@ def hear_whole(client: Dialect, raw: bytes) -> Heard:
             said = said or "".join(part.get("text", part.get("refusal", "")) for part in item.get("content", ()))
             _item(item, heard, said or "".join(part["text"] for part in item.get("summary", ())))
     elif client is Dialect.MESSAGES:
-        Message.model_validate(body)
+        of_type(Message.model_validate, body)
         heard.finish, heard.usage, heard.stop = body["stop_reason"], body["usage"], body["stop_sequence"]
         for block in body["content"]:
             if block["type"] == "tool_use":
@@ -260,6 +273,6 @@ def hear_whole(client: Dialect, raw: bytes) -> Heard:
                 heard.add("think", block.get("thinking", ""), block.get("signature", block.get("data", "")))
     else:
         body = body["response"] if client is Dialect.CODE_ASSIST else body
-        GenerateContentResponse.model_validate(body)
+        of_type(GenerateContentResponse.model_validate, body)
         _candidate(body, heard)
     return heard
