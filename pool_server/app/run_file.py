@@ -28,11 +28,23 @@ class Note:
         self._process = processes.name()
         self._url = url
         self._changes = 0
+        self._folder = _inode(folder)
+        self._upgrade = ""
+        self._owed = False  # what was to be written is not on the disk
+
+    def keep(self) -> None:
+        """Write again what the disk did not take, or what somebody has removed; to be called now and then. A folder
+        that stands in the place of this server's own one is left alone."""
+        if not self._owed and os.path.exists(self._path):
+            return
+        if _inode(self._path.parent) == self._folder:
+            self.write(upgrade=self._upgrade)
 
     def write(self, *, upgrade: str = "") -> None:
         """`upgrade`: "starting", "failed: why", or "" for none yet."""
         draft = self._path.with_name(f"{NOTE}.{os.getpid()}")
         self._changes += 1
+        self._upgrade = upgrade
         told = {
             "pid": os.getpid(),
             "process": self._process,
@@ -49,14 +61,21 @@ class Note:
         except OSError as exc:
             with contextlib.suppress(OSError):  # of a read-only folder nothing can be removed either
                 draft.unlink(missing_ok=True)
+            said, self._owed = self._owed, True
             if self._is_own():  # it leads here all the same
-                log.warning("%s stays as it is, it cannot be written: %s", self._path, exc.strerror)
+                if not said:
+                    log.warning("%s stays as it is, it cannot be written: %s", self._path, exc.strerror)
                 return
-            log.warning(
-                "the shell's commands will not find this server: %s cannot be written: %s", self._path, exc.strerror
-            )
+            if not said:
+                log.warning(
+                    "the shell's commands do not find this server: %s cannot be written: %s", self._path, exc.strerror
+                )
             with contextlib.suppress(OSError):
                 self._path.unlink(missing_ok=True)
+            return
+        if self._owed:
+            self._owed = False
+            log.warning("%s could be written: the shell's commands find this server", self._path)
 
     def remove(self) -> None:
         """Take it away, unless it is another server's by now."""

@@ -199,6 +199,7 @@ class Supervisor:
             else:
                 self._end_hung()
                 self._start_due()
+                self._incumbent.keep_note()
             self._beat()
             for number in self._wait(wake):
                 self._on_signal(number)

@@ -122,11 +122,11 @@ def lines(found: dict[str, Any], now: float) -> list[tuple[str, ...]]:
 
 
 def _server(config: str | None) -> Running:
-    """The server of this data folder; where none runs, the demo of this user."""
+    """The server of this data folder; where none runs and no settings are named, the demo of this user."""
     found = asked(settings(config))
     if found is not None:
         return found
-    shown = notice.running()
+    shown = notice.running() if config is None else None
     if shown is None:
         raise click.ClickException("no running pool uses this data folder: start one with `pool-server serve`")
     click.echo(f"This is the demo on {shown[0]}.", err=True)

@@ -56,9 +56,32 @@ def test_a_full_disk_takes_no_server_away_from_the_shell(tmp_path: Path, monkeyp
         assert run_file.find(tmp_path) == URL
         other.write()
         assert run_file.find(tmp_path) is None
-    assert list(tmp_path.iterdir()) == []
-    own.write()
+        other.keep()  # the disk is full still
+        own.keep()
+        assert list(tmp_path.iterdir()) == []
+    other.keep()
+    assert run_file.find(tmp_path) == "http://127.0.0.1:1"
+    own.keep()
     assert run_file.find(tmp_path) == URL
+
+
+def test_a_note_that_somebody_removed_is_written_again(tmp_path: Path) -> None:
+    """As the disk did not take it, but a folder that stands in the place of the server's own gets none."""
+    place = tmp_path / "data"
+    place.mkdir()
+    own = run_file.Note(place, URL)
+    own.write(upgrade="failed: why")
+    (place / run_file.NOTE).unlink()
+    own.keep()
+    assert run_file.find(place) == URL
+    assert run_file.read(place)["upgrade"] == "failed: why"
+    (tmp_path / "swapped").mkdir()
+    shutil.rmtree(place)
+    own.keep()
+    assert not place.exists()
+    (tmp_path / "swapped").rename(place)
+    own.keep()
+    assert list(place.iterdir()) == []
 
 
 def test_the_note_in_a_copy_of_the_folder_is_another_servers(tmp_path: Path) -> None:

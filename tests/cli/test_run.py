@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -166,14 +167,16 @@ def test_a_key_that_is_dropped_is_in_no_settings_of_a_run(folder: Path, cli: str
 
 
 @pytest.fixture
-def programs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
-    """Fake CLIs on the PATH; the environment to run them with."""
+def programs(folder: Path) -> Iterator[dict[str, str]]:
+    """Fake CLIs on the PATH; the environment to run them with, and a port that stands for a pool."""
     (folder / "bin").mkdir()
     for cli in RECIPES:
         program = folder / "bin" / cli
         program.write_text(FAKE_CLI.format(python=sys.executable))
         program.chmod(0o755)
-    yield {**environment(), "PATH": f"{folder / 'bin'}:/usr/bin:/bin", "XDG_CONFIG_HOME": str(folder / "cfg")}
+    with socket.create_server(("127.0.0.1", 0)) as pool:
+        mine = {"POOL_SERVER_URL": f"http://127.0.0.1:{pool.getsockname()[1]}", "XDG_CONFIG_HOME": str(folder / "cfg")}
+        yield {**environment(), **mine, "PATH": f"{folder / 'bin'}:/usr/bin:/bin"}
 
 
 def run(env: dict[str, str], *args: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
@@ -186,7 +189,7 @@ def test_a_run_is_the_program_with_its_code_its_input_and_its_signals(programs: 
     told: dict[str, Any] = json.loads(done.stdout)
     assert done.returncode == 7, done.stderr
     assert told["argv"][2:] == ["-p", "--help", "a b"] and told["stdin"] == "typed"
-    assert told["env"]["ANTHROPIC_BASE_URL"] == pools.HERE
+    assert told["env"]["ANTHROPIC_BASE_URL"] == programs["POOL_SERVER_URL"]
     file = Path(told["argv"][1])
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     argv = [sys.executable, "-m", "pool_server", "run", "codex", "wait"]
@@ -207,6 +210,20 @@ def test_a_program_that_is_run_sees_no_secret_of_the_pool_s_operator(programs: d
     done = run({**programs, **dict.fromkeys(secret, "SENTINEL"), **keys, **mine}, "aider")
     told: dict[str, str] = json.loads(done.stdout)["env"]
     assert not secret & told.keys() and "SENTINEL" not in told.values() and told["EDITOR"] == "vi"
+
+
+def test_a_run_without_a_pool_says_so_before_the_program_speaks(programs: dict[str, str]) -> None:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))  # it does not listen
+        for here in (f"http://127.0.0.1:{bound.getsockname()[1]}", f"http://localhost:{bound.getsockname()[1]}"):
+            done = run(programs, "--pool", here, "codex")
+            assert done.returncode == 1 and not done.stdout
+            assert f"no pool answers at {here}" in done.stderr and "pool-server serve" in done.stderr
+    keyed = {**programs, "POOL_SERVER_KEY": KEY}
+    done = run(keyed, "--pool", "https://pool.invalid", "codex")  # who knows what the program has it go through
+    assert done.returncode == 7 and "no pool answers at https://pool.invalid" in done.stderr.splitlines()[0]
+    done = run({**keyed, "HTTPS_PROXY": "http://127.0.0.1:1"}, "--pool", "https://pool.invalid", "codex")
+    assert done.returncode == 7 and "no pool" not in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from rich.status import Status
 
 from pool_server.app import run_file
 from pool_server.cli import common, doctor, status
+from pool_server.demo import notice
 from tests.cli.conftest import Shell
 from tests.fakes import FakeProviders, account, fake_settings
 from tests.process import PoolProcess
@@ -45,6 +46,14 @@ def test_the_pool_in_words() -> None:
     assert status.lines({"providers": [unknown]}, NOW)[0][1:4] == (
         "0 of 1 account ready, 1 signed out", "unknown", "unknown",
     )  # fmt: skip
+
+
+def test_whoever_names_a_pool_is_not_shown_the_demo(sh: Shell, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "config.toml").write_text("")
+    monkeypatch.setattr(notice, "running", lambda: ("http://127.0.0.1:1", "p"))
+    for command in (("status",), ("top", "--once")):
+        assert "This is the demo" in sh(*command).err
+        assert "no running pool" in sh(*command, "--config", str(folder / "config.toml")).refused(1)
 
 
 @pytest.mark.slow

@@ -53,6 +53,11 @@ class Incumbent:
             self._given = None
         service_manager.notify("READY=1", f"MAINPID={os.getpid()}", "STATUS=serving")
 
+    def keep_note(self) -> None:
+        """See that the shell's commands find this server; to be called every few seconds."""
+        if self._given is None and not self.replaced:
+            self._note.keep()
+
     def begin_upgrade(self) -> Successor | None:
         """Start a successor; None while one is starting or serves, or where it cannot be started."""
         if self.successor is not None or self.replaced or self._given is not None:

@@ -32,6 +32,7 @@ _COLLECTED = (10_000, 20, 20)  # containers made between two collections: a requ
 _SWITCH_S = 0.0005  # the committing thread gives up the interpreter at every write and must get it back soon
 PREDECESSOR_S = 1.0  # so often a new server looks whether the old one has ended
 ENDING_S = 0.1  # so often one looks whether a new server that failed has ended
+NOTE_S = 5.0  # so often a server sees to the note that names it
 BEAT_S = 2.0  # so often a worker says that its loop runs
 ORPHAN_DRAIN_S = 1.0  # and they for their running answers: a new server may be there to take whoever comes again
 HOPELESS = 78  # a worker's exit code when starting it again cannot help (EX_CONFIG)
@@ -185,6 +186,7 @@ async def _served(
     if incumbent.predecessor:
         server.stand_beside(True)
         beat.every(PREDECESSOR_S, _Predecessor(incumbent.predecessor, server.stand_beside).look, "the old server's end")
+    beat.every(NOTE_S, incumbent.keep_note, "the server's note")
     incumbent.ready()
     pause = service_manager.watchdog_s()
     if pause is not None:

@@ -7,10 +7,11 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import click
 
-from pool_server.cli.run import pools
+from pool_server.cli.run import pools, reach
 from pool_server.cli.run.clients import (
     INSTALLED_BY,
     RECIPES,
@@ -19,6 +20,7 @@ from pool_server.cli.run.clients import (
     Launch,
 )
 from pool_server.core.disk import write_private
+from pool_server.core.loopback import is_loopback
 
 
 @click.command(
@@ -47,11 +49,25 @@ def command(pool: str, account: str, label: str, cli: str, args: tuple[str, ...]
         raise click.UsageError(str(error)) from None
     if shutil.which(launch.argv[0]) is None:
         raise click.ClickException(f"{cli} is not on this machine; get it with: {INSTALLED_BY[cli]}")
+    _see_the_pool(found.url)
     pools.sweep_ended(env)
     _write(launch.files)
     if launch.note:
         click.echo(f"pool-server: {launch.note}", err=True)
     return _start(launch)
+
+
+def _see_the_pool(url: str) -> None:
+    """Say that no pool answers. Raises click.ClickException where that is sure: nothing stands between a machine and
+    itself."""
+    if not (why := reach.why_not(url)):
+        return
+    host = urlsplit(url).hostname or ""
+    if host == "localhost" or is_loopback(host):
+        raise click.ClickException(
+            f"no pool answers at {url}: {why}. Start it with pool-server serve, or name another: run --pool URL"
+        )
+    click.echo(f"pool-server: no pool answers at {url}: {why}", err=True)
 
 
 def _plain(option: str, value: str) -> str:
