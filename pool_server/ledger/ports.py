@@ -15,7 +15,7 @@ import msgspec
 
 from pool_server.core.models import Usage, UsageRecord
 from pool_server.ledger.quota_history import Entry, Series, Sighting
-from pool_server.ledger.records.layout import Days
+from pool_server.ledger.records.days import Days
 from pool_server.ledger.rollups.reader import Field, Filters, RollupRow
 from pool_server.ledger.rollups.sums import GOOD
 from pool_server.ledger.rollups.time_slices import Kept, Slice
@@ -65,6 +65,9 @@ class UsageReader(Protocol):
 
     def kept(self) -> Kept:
         """What pruning has left."""
+
+    def days(self) -> Days:
+        """Where days begin."""
 
     def rows(
         self,

@@ -30,7 +30,8 @@ from pool_server.ledger.chart import (
 )
 from pool_server.ledger.ports import LedgerPort, LogFilters, UsageReader
 from pool_server.ledger.quota_history import Sighting
-from pool_server.ledger.records.layout import OTHER, Days, zone
+from pool_server.ledger.records.days import Days, zone
+from pool_server.ledger.records.layout import OTHER
 from pool_server.ledger.rollups.reader import LABELS, Field, Filters, RollupRow, hourly
 from pool_server.ledger.rollups.sums import Sums
 from pool_server.ledger.rollups.time_slices import Kept, Slice, Step, cover, cover_at, widen
@@ -57,7 +58,7 @@ _WEIGHTS: tuple[Metric, ...] = ("cost", "tokens")
 
 
 class Queries:
-    """Answers from one store. `timezone` is the one days were kept in."""
+    """Answers from one store. `timezone` is the one that is shown where none is asked for."""
 
     def __init__(self, port: LedgerPort, timezone: str) -> None:
         self._port = port
@@ -72,10 +73,10 @@ class Queries:
     def of_key(self, user: str, key: str, frm: float, to: float) -> Sums:
         """What one key of a user was used for. There are days of keys, no hours: what begins within a day is added up
         from its records."""
-        days = Days(self._timezone)
-        first = days.start(frm) if days.start(frm) == frm else days.after(frm)
-        part = LogFilters(user=user, since=frm, until=min(first, to))
         with self._port.read() as reader:
+            days = reader.days()
+            first = days.start(frm) if days.start(frm) == frm else days.after(frm)
+            part = LogFilters(user=user, since=frm, until=min(first, to))
             whole = reader.rows(
                 [Slice(b"d", first, days.after(to))], Filters(user=user), ("key",), apart=False, timed=False
             )
@@ -116,12 +117,12 @@ class Queries:
         _bounded(by, frm, to, filters)
         with self._port.read() as reader:
             have = reader.kept()
-            local = Days((tz if frm >= have.hours else "") or self._timezone)
+            local = Days(tz) if tz and frm >= have.hours else reader.days()
             if by in LABELS and (step == "minute" or (step == "hour" and not hourly(by, filters))):
                 raise ValueError(f"use by {by} is not kept by the {step}")
             frm = max(frm, {"minute": have.minutes, "hour": have.hours, "day": 0}[step])
             start, stop = widen(frm, to, _KEPT_FOR[step], local)
-            slices = self._chart_slices(step, start, stop, local)
+            slices = _chart_slices(step, start, stop, local, reader.days())
             buckets = _buckets(step, start, stop, local)
             heads = _heads(step, every, buckets, local)
             buckets = list(dict.fromkeys(heads.values()))
@@ -239,9 +240,8 @@ class Queries:
         """The hours of the week, from hour rows."""
         where = zone(tz or self._timezone)
         with self._port.read() as reader:
-            days = Days(self._timezone)
             have = reader.kept()
-            start, stop = widen(max(frm, have.hours), to, _KEPT_FOR["hour"], days)
+            start, stop = widen(max(frm, have.hours), to, _KEPT_FOR["hour"], reader.days())
             cells: list[list[list[bytes]]] = [[[] for _ in range(24)] for _ in range(7)]
             for bucket, _, raw in reader.rows([Slice(b"h", start, stop)], filters, timed=takes_time(metric)):
                 moment = datetime.fromtimestamp(bucket, where)
@@ -252,7 +252,7 @@ class Queries:
         self, reader: UsageReader, frm: float, to: float, by: Field | None = None, filters: Filters = _DEFAULT
     ) -> tuple[list[Slice], int, int]:
         """Slices of a range; of labels there are hours at most, of a user's only days."""
-        days = Days(self._timezone)
+        days = reader.days()
         have = reader.kept()
         if by in LABELS:
             have = Kept(minutes=_NEVER, hours=have.hours if hourly(by, filters) else _NEVER)
@@ -261,12 +261,12 @@ class Queries:
         slices = cover(start, end, days)
         return slices if by in LABELS else reader.with_months(slices, days), start, stop
 
-    def _chart_slices(self, step: Step, start: int, stop: int, local: Days) -> list[Slice]:
-        """Days and hours of another zone than the ledger's are put together from its hours."""
-        days = Days(self._timezone)
-        if step != "minute" and local.zone is not days.zone:
-            return [Slice(b"h", start, stop)]
-        return cover_at(step, start, stop, days)
+
+def _chart_slices(step: Step, start: int, stop: int, local: Days, kept: Days) -> list[Slice]:
+    """Days and hours of another zone than the ledger's are put together from its hours."""
+    if step == "minute" or local.eras == kept.eras or kept.all_in(local.zone, start, stop):
+        return cover_at(step, start, stop, kept)
+    return [Slice(b"h", start, stop)]
 
 
 def _is_long(part: Slice) -> bool:
@@ -325,9 +325,9 @@ def _heads(step: Step, every: int, buckets: Sequence[int], days: Days) -> dict[i
         if every <= 1:
             group = (at, 0)
         elif step == "day":
-            group = (datetime.fromtimestamp(at, days.zone).toordinal() + 6) // every, 0
+            group = (days.date(at).toordinal() + 6) // every, 0
         elif step == "hour":  # of the clock, which jumps on two days a year
-            group = (midnight, datetime.fromtimestamp(at, days.zone).hour // every)
+            group = (midnight, days.date(at).hour // every)
         else:
             group = (midnight, (at - midnight) // STEP_SECONDS[step] // every)
         heads[at] = first.setdefault(group, at)

@@ -11,7 +11,7 @@ import msgspec
 
 from pool_server.ledger.records import layout
 from pool_server.ledger.records.codec import unpack
-from pool_server.ledger.records.layout import Days
+from pool_server.ledger.records.days import Days
 from pool_server.ledger.rollups.time_slices import PRUNED, Kept, kept
 from pool_server.storage import Txn
 

@@ -24,7 +24,6 @@ from pool_server.ledger.ports import JobState, LedgerPort, NotesPort
 from pool_server.ledger.pricing import PriceFacts, Prices, Quote
 from pool_server.ledger.query import Queries
 from pool_server.ledger.records.codec import unpack
-from pool_server.ledger.records.layout import Days
 from pool_server.ledger.records.sanitize import clean
 from pool_server.ledger.request_log import Log
 from pool_server.ledger.rollups.reader import Filters
@@ -373,7 +372,7 @@ class Ledger:
     def check(self) -> Consistency:
         """Whether the tables agree. Blocks; for a folder that no server uses. Raises StoreError."""
         with self.store.read() as reader:
-            return consistency.check(reader, Days(self.settings.ledger.timezone))
+            return consistency.check(reader, self.settings.ledger.timezone)
 
     def repair(self, found: Consistency) -> None:
         """Put right what `check` found, as far as the records tell. Blocks. Raises StoreError."""

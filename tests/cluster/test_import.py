@@ -17,6 +17,9 @@ from pool_server.core.models import Usage, UsageRecord, WindowObservation
 from pool_server.core.settings import Settings
 from pool_server.ledger import Field, Filters, Ledger
 from pool_server.ledger.records.codec import unpack
+from pool_server.ledger.records.days import Days, Era, eras_note
+from pool_server.ledger.records.layout import NOTES
+from pool_server.ledger.rollups.time_slices import ERAS
 from pool_server.storage import lock_folder
 from pool_server.storage.errors import StoreRefusedError
 from pool_server.storage.postgres.connection import Connection
@@ -128,8 +131,12 @@ def sums_of(book: Ledger, now: float) -> list[object]:
 
 
 def test_a_year_moved_twice_has_the_same_sums(sh: Shell, folder: Path, database: Database) -> None:
-    """Also of days of which the records are forgotten."""
+    """Also of days of which the records are forgotten, and of those that began elsewhere."""
     now = time.time()
+    moved = Days("Asia/Tokyo").start(now - 120 * DAY)
+    durable = open_durable(folder / "data")
+    durable.write(lambda txn: txn.put(NOTES, ERAS, eras_note([Era(0, "UTC"), Era(moved, "Asia/Tokyo")])))
+    durable.close()
     fill(folder / "data", 400)
     durable = open_durable(folder / "data")
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections import Counter
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, get_args
 
@@ -15,11 +16,13 @@ from hypothesis import strategies as st
 from pool_server.core.enums import Source
 from pool_server.core.models import UsageRecord, WindowObservation
 from pool_server.core.settings import LedgerSettings, Settings
-from pool_server.ledger import Field, Filters, Ledger, LogFilters, Metric, Step
+from pool_server.ledger import TABLES, Field, Filters, Ledger, LogFilters, Metric, Step
 from pool_server.ledger.bill_split import UsedHere
 from pool_server.ledger.quota_history import Watcher
 from pool_server.ledger.records.codec import pack
+from pool_server.ledger.records.days import NOTICE_S
 from pool_server.ledger.rollups.reader import LABELS
+from pool_server.storage import Store
 from pool_server.storage.lmdb.log_file import leave
 from tests.cluster.conftest import Database
 from tests.ledger import ledger_kit
@@ -101,6 +104,43 @@ def answers(book: Ledger, wanted: Filters, frm: float, to: float, tz: str) -> An
         yield field, ask.top(field, start, to, wanted if plain else mine, metric="total_p95")
         yield field, ask.top(field, start, to, limit=2, timed=False)
     yield from log_answers(book, wanted, frm, to)
+
+
+@settings(max_examples=6, deadline=None)
+@given(
+    lives=st.lists(
+        st.tuples(st.sampled_from(ZONES), st.lists(st.integers(0, 3 * DAY), min_size=1, max_size=4)),
+        min_size=1,
+        max_size=4,
+    ),
+    ranges=st.lists(st.tuples(st.integers(-2 * DAY, 20 * DAY), st.integers(0, 40 * DAY)), min_size=1, max_size=4),
+)
+def test_nodes_that_are_started_with_another_zone_lose_no_hour(
+    emptied: Database, lives: list[tuple[str, list[int]]], ranges: list[tuple[int, int]]
+) -> None:
+    """Nodes of another zone go on beside each new one."""
+    begin, now, moments, books = NOW - 30 * DAY, NOW - 30 * DAY, list[float](), list[Ledger]()
+    with ExitStack() as stack, tempfile.TemporaryDirectory() as folder:
+        store = stack.enter_context(closing(Store.open(Path(folder) / "ledger", tables=TABLES, durable=False)))
+        for zone, pauses in lives:
+            zoned = Settings(ledger=LedgerSettings(timezone=zone))
+            port = stack.enter_context(closing(ledger_kit.database_ledger(emptied, zone, empty=not books)))
+            books.append(Ledger(store, zoned, clock=lambda: NOW, port=port))
+            for pause in pauses:
+                now += pause
+                for book in books:
+                    book.port._shipping._heard = -NOTICE_S  # type: ignore[attr-defined]  # an hour has gone by
+                    asyncio.run(record(book, exchange(f"r{len(moments)}", at=now)))
+                    moments.append(now)
+            books[0].port.fold()  # type: ignore[attr-defined]
+        for book in books:
+            for since, length in ranges:
+                told = book.queries.summary(begin + since, begin + since + length)
+                assert told.total.requests == sum(told.frm <= moment < told.to for moment in moments)
+
+
+async def record(book: Ledger, rec: UsageRecord) -> None:
+    assert await Ledger(book.store, book.settings, clock=lambda: NOW, port=book.port).record(rec)
 
 
 def together(used: list[UsedHere]) -> Any:

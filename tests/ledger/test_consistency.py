@@ -18,7 +18,8 @@ from pool_server.core.settings import LedgerSettings, Settings
 from pool_server.ledger import Ledger, retention
 from pool_server.ledger.records import codec
 from pool_server.ledger.records.codec import pack, unpack
-from pool_server.ledger.records.layout import MONTH, RECENT, RECORD_IDS, RECORD_INDEX, RECORDS, ROLLUPS, Days
+from pool_server.ledger.records.days import Days
+from pool_server.ledger.records.layout import MONTH, RECENT, RECORD_IDS, RECORD_INDEX, RECORDS, ROLLUPS
 from pool_server.ledger.rollups import pending
 from pool_server.ledger.rollups.sums import Sums
 from pool_server.storage import Txn

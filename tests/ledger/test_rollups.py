@@ -20,7 +20,7 @@ from pool_server.core.settings import LedgerSettings as LedgerSettings
 from pool_server.core.settings import Settings
 from pool_server.ledger import Ledger
 from pool_server.ledger.chart import METRICS
-from pool_server.ledger.records.layout import Days
+from pool_server.ledger.records.days import Days
 from pool_server.ledger.rollups import pending
 from pool_server.ledger.rollups.pending import cell_of, labels_of, starts_of
 from pool_server.ledger.rollups.reader import Field, Filters, newest_rows

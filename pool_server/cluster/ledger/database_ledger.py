@@ -12,7 +12,7 @@ from functools import partial
 import msgspec
 
 from pool_server.cluster.ledger import folding
-from pool_server.cluster.ledger.database_usage import PRUNED, DatabaseUsage, kept_in, log_query, readable
+from pool_server.cluster.ledger.database_usage import ERAS, PRUNED, DatabaseUsage, kept_in, log_query, readable
 from pool_server.cluster.ledger.record_shipping import BatchSender, Shipping
 from pool_server.core.models import UsageRecord
 from pool_server.core.tasks import wait_at_most
@@ -20,7 +20,7 @@ from pool_server.ledger import retention
 from pool_server.ledger.ports import LedgerPort, LogFilters, UsageReader, matches
 from pool_server.ledger.quota_history import Entry
 from pool_server.ledger.records.codec import pack
-from pool_server.ledger.records.layout import Days
+from pool_server.ledger.records.days import Days, eras_in
 from pool_server.ledger.rollups import pending
 from pool_server.ledger.rollups.sums import Sums
 from pool_server.ledger.rollups.time_slices import Kept
@@ -74,7 +74,7 @@ class DatabaseLedger(LedgerPort):
         stack = AsyncExitStack()
         connection = self._thread.run(self._snapshot(stack))
         try:
-            yield DatabaseUsage(self._thread, connection)
+            yield DatabaseUsage(self._thread, connection, self._timezone)
         finally:
             with contextlib.suppress(StoreError):
                 self._thread.run(stack.aclose())
@@ -145,12 +145,14 @@ class DatabaseLedger(LedgerPort):
         self._thread.run(self._load(records, have))
 
     async def _load(self, records: Sequence[UsageRecord], have: Kept) -> None:
-        days, waiting = Days(self._timezone), list(records)
+        waiting = list(records)
+        async with self._thread.pool.connection() as connection:
+            days = await self._shipping.days(connection, records)
         while waiting:
             batch, waiting = waiting[: folding.MOST], waiting[folding.MOST :]
             async with self._shipping.turn, self._thread.pool.connection() as connection, connection.transaction():
                 await connection.value("select pool.fold_begin_1()")
-                made = self._shipping.prepared(batch, [pack(rec) for rec in batch], shared=False)
+                made = self._shipping.prepared(batch, [pack(rec) for rec in batch], None)
                 new = await self._shipping.keep(connection, made)
                 parts = (
                     (pending.starts_of(rec, days), pending.cell_of(rec), Sums.of(rec), pending.labels_of(rec))
@@ -194,7 +196,8 @@ class DatabaseLedger(LedgerPort):
             clock = await connection.value("select pool.note_read_1($1)", _CLOCK)
             have = kept_in(await connection.value("select pool.note_read_1($1)", PRUNED))
             now = retention.advanced(clock, now)
-            cut = retention.plan(now, retention_days, Days(self._timezone), have)
+            days = Days(eras_in(await connection.value("select pool.note_read_1($1)", ERAS)) or self._timezone)
+            cut = retention.plan(now, retention_days, days, have)
             await connection.value("select pool.note_put_1($1, $2)", _CLOCK, repr(now).encode())
             kept = msgspec.json.encode(Kept(minutes=cut.minutes, hours=cut.hours))
             await connection.value("select pool.note_put_1($1, $2)", PRUNED, kept)

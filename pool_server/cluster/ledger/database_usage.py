@@ -16,7 +16,7 @@ from pool_server.core.models import Usage, UsageRecord
 from pool_server.ledger.ports import JobState, LogFilters, UsageReader, matches
 from pool_server.ledger.quota_history import Series, Sighting
 from pool_server.ledger.records.codec import unpack
-from pool_server.ledger.records.layout import Days
+from pool_server.ledger.records.days import Days, eras_in
 from pool_server.ledger.rollups.pending import Share
 from pool_server.ledger.rollups.reader import Field, Filters, RollupRow, newest_rows, order_of
 from pool_server.ledger.rollups.sums import COUNTS, N, wire
@@ -27,6 +27,7 @@ from pool_server.storage.postgres.thread import DatabaseThread
 log = logging.getLogger(__name__)
 
 PRUNED = "ledger pruned"
+ERAS = "ledger days"
 _PAGE = 500  # records a look
 _GOOD = ("ok", "client_gone")  # as the index of the table names them
 
@@ -39,19 +40,27 @@ _decode_usage = msgspec.msgpack.Decoder(Usage).decode
 class DatabaseUsage(UsageReader):
     """One snapshot, over one connection of the thread's."""
 
-    def __init__(self, thread: DatabaseThread, connection: Connection) -> None:
+    def __init__(self, thread: DatabaseThread, connection: Connection, timezone: str) -> None:
         self._thread = thread
         self._connection = connection
+        self._timezone = timezone
         self._shares: list[Share] | None = None
-        self._kept: Kept | None = None
+        self._notes: ResultRow | None = None
 
     def _rows(self, sql: str, *values: Any) -> Sequence[ResultRow]:
         return self._thread.run(self._connection.rows(sql, *values))
 
     def kept(self) -> Kept:
-        if self._kept is None:
-            self._kept = kept_in(self._rows("select pool.note_read_1($1) as body", PRUNED)[0]["body"])
-        return self._kept
+        return kept_in(self._noted()["kept"])
+
+    def days(self) -> Days:
+        return Days(eras_in(self._noted()["days"]) or self._timezone)
+
+    def _noted(self) -> ResultRow:
+        if self._notes is None:
+            sql = "select pool.note_read_1($1) as kept, pool.note_read_1($2) as days"
+            self._notes = self._rows(sql, PRUNED, ERAS)[0]
+        return self._notes
 
     def rows(
         self,

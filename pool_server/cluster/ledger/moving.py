@@ -15,7 +15,7 @@ import msgspec
 from pool_server import __version__
 from pool_server.cluster.ledger import folding
 from pool_server.cluster.ledger.database_ledger import see
-from pool_server.cluster.ledger.database_usage import PRUNED, kept_in
+from pool_server.cluster.ledger.database_usage import ERAS, PRUNED, kept_in
 from pool_server.cluster.ledger.record_shipping import Shipping
 from pool_server.cluster.ledger.stored_forms import place_of
 from pool_server.core.models import UsageRecord
@@ -23,10 +23,10 @@ from pool_server.ledger import quota_history
 from pool_server.ledger.embedded.consistency import whole_since
 from pool_server.ledger.records import layout
 from pool_server.ledger.records.codec import unpack
-from pool_server.ledger.records.layout import Days
+from pool_server.ledger.records.days import Days, eras_note
 from pool_server.ledger.rollups import pending
 from pool_server.ledger.rollups.sums import Sums
-from pool_server.ledger.rollups.time_slices import Kept, kept
+from pool_server.ledger.rollups.time_slices import Kept, days_kept, kept
 from pool_server.storage import Store, StoreError
 from pool_server.storage.postgres.connection import Connection
 
@@ -46,20 +46,21 @@ class _Bounds(NamedTuple):
 
 async def move_usage(connection: Connection, store: Store, timezone: str) -> dict[str, int]:
     """Records, sums and the history of quota windows; returns how many records were new, of all. Raises StoreError."""
-    days = Days(timezone)
     with store.read() as reader:
         recent = frozenset(key for key, _ in reader.scan(layout.RECENT))
-        bounds = _Bounds(kept(reader), whole_since(reader, days), recent)
+        there = days_kept(reader, timezone)
+        bounds = _Bounds(kept(reader), whole_since(reader, there), recent)
     node = await connection.value("select id from pool.node_start_1($1, $2, '{}')", _NODE, __version__)
     if node is None:
         raise StoreError("the database answered nothing")
     try:
-        await _keep_bounds(connection, bounds.have)
+        await _keep_bounds(connection, bounds.have, there)
         for rows in _parts(_old_sums(store, bounds.whole)):
             async with connection.transaction():
                 await connection.value("select pool.fold_begin_1()")
                 await folding.put_missing(connection, rows)
         shipping, new, count = Shipping(lambda: node, timezone), 0, 0
+        days = await shipping.days(connection, [])
         for batch in _parts(_records(store)):
             new += await _move(connection, shipping, batch, bounds, days)
             count += len(batch)
@@ -79,8 +80,8 @@ async def _move(
 ) -> int:
     async with connection.transaction():
         await connection.value("select pool.fold_begin_1()")
-        told = {rec.id for key, rec, _ in batch if key in bounds.recent or days.start(rec.at) >= bounds.whole}
-        made = shipping.prepared([rec for _, rec, _ in batch], [raw for _, _, raw in batch], shared=False)
+        told = {rec.id for key, rec, _ in batch if key in bounds.recent or rec.at >= bounds.whole}
+        made = shipping.prepared([rec for _, rec, _ in batch], [raw for _, _, raw in batch], None)
         new = await shipping.keep(connection, made)
         parts = (
             (pending.starts_of(rec, days), pending.cell_of(rec), Sums.of(rec), pending.labels_of(rec))
@@ -91,8 +92,11 @@ async def _move(
     return len(new)
 
 
-async def _keep_bounds(connection: Connection, have: Kept) -> None:
-    """Notes from when on rows of minutes and hours are there: no sooner than either store has them."""
+async def _keep_bounds(connection: Connection, have: Kept, days: Days) -> None:
+    """Notes from when on rows of minutes and hours are there: no sooner than either store has them; and where days
+    begin, if the database has no days yet."""
+    if await connection.value("select pool.note_read_1($1)", ERAS) is None:
+        await connection.value("select pool.note_put_1($1, $2)", ERAS, eras_note(days.eras))
     there = kept_in(await connection.value("select pool.note_read_1($1)", PRUNED))
     both = Kept(minutes=max(have.minutes, there.minutes), hours=max(have.hours, there.hours))
     await connection.value("select pool.note_put_1($1, $2)", PRUNED, msgspec.json.encode(both))

@@ -11,10 +11,11 @@ from typing import Generic, TypeVar
 
 import msgspec
 
+from pool_server.cluster.ledger.database_usage import ERAS
 from pool_server.cluster.ledger.stored_forms import ident_of, shipped_form
 from pool_server.core.models import Usage, UsageRecord
 from pool_server.ledger.records.codec import pack
-from pool_server.ledger.records.layout import Days
+from pool_server.ledger.records.days import NOTICE_S, Days, Era, changed, eras_in, eras_note
 from pool_server.ledger.rollups.writer import RUNS, PendingRecord
 from pool_server.storage import Sender, StoreError
 from pool_server.storage.errors import StoreAwayError, StoreRefusedError
@@ -29,6 +30,7 @@ T = TypeVar("T")
 Shipped = tuple[UsageRecord, ShippedRecord]
 Batch = dict[str, Shipped]
 MOST = 500  # records of a batch
+_NEWEST = "select extract(epoch from max(at))::float8 from pool.record"
 _VALUES = ("22", "23")  # classes of SQLSTATE: data, constraints
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -135,26 +137,45 @@ class Shipping:
     """One node's. Use from the thread's loop; batches follow each other."""
 
     def __init__(self, node: Callable[[], int], timezone: str) -> None:
-        """`node`: the number of this node's present life."""
+        """`node`: the number of this node's present life. `timezone`: where days are to begin; those that have begun
+        elsewhere stay."""
         self._node = node
-        self._days = Days(timezone)
+        self._timezone = timezone
+        self._days: Days | None = None
+        self._heard = 0.0  # when the database was asked last where days begin; the monotonic clock's
         self.turn = asyncio.Lock()
         self._known: tuple[int, int] | None = None  # node and what it has shipped; None = to be asked
 
     async def ship(self, pool: DatabasePool, entries: Sequence[PendingRecord]) -> list[bool]:
         """Keeps a batch. Raises StoreError, or what a record raises that cannot be packed."""
-        batch = self.prepared([entry.record for entry in entries], [entry.packed() for entry in entries])
+        records, packed = [entry.record for entry in entries], [entry.packed() for entry in entries]
         async with pool.connection() as connection:
+            batch = self.prepared(records, packed, await self.days(connection, records))
             async with self.turn:
                 await self.keep(connection, batch)
             # A standby that hangs must not keep the node's row locked, nor the next batch waiting.
             await connection.value(PROVE)
         return [True] * len(entries)
 
-    def prepared(self, records: Sequence[UsageRecord], packed: Sequence[bytes], *, shared: bool = True) -> Batch:
-        """Records with their forms by the ids under which they are kept, the first of each. Not `shared`: what they add
+    async def days(self, connection: Connection, records: Sequence[UsageRecord]) -> Days:
+        """Where days begin, which is to add `records`. Notes a time zone that was set, once: another node may have
+        another. Every node asks again within the notice that a change is given. Raises StoreError."""
+        now = asyncio.get_running_loop().time()
+        if self._days is not None and now - self._heard < NOTICE_S / 2:
+            return self._days
+        eras = await _eras(connection)
+        if not eras or (self._days is None and eras[-1].timezone != self._timezone):
+            async with connection.transaction():
+                await connection.value("select pool.fold_begin_1()")
+                newest = max([rec.at for rec in records] + [float(await connection.value(_NEWEST) or 0)])
+                eras = changed(await _eras(connection), self._timezone, newest)
+                await connection.value("select pool.note_put_1($1, $2)", ERAS, eras_note(eras))
+        self._days, self._heard = Days(eras), now
+        return self._days
+
+    def prepared(self, records: Sequence[UsageRecord], packed: Sequence[bytes], days: Days | None) -> Batch:
+        """Records with their forms by the ids under which they are kept, the first of each. `days` None: what they add
         to the sums is added otherwise."""
-        days = self._days if shared else None
         batch: Batch = {}
         for rec, raw in zip(records, packed, strict=True):
             batch.setdefault(ident_of(rec), (rec, shipped_form(rec, raw, days)))
@@ -183,6 +204,10 @@ class Shipping:
             return rec, form
         one = msgspec.structs.replace(rec, usage=Usage(), cost=None)
         return one, shipped_form(one, pack(one), None if form.sums is None else self._days)
+
+
+async def _eras(connection: Connection) -> list[Era]:
+    return eras_in(await connection.value("select pool.note_read_1($1)", ERAS))
 
 
 async def _claim(connection: Connection, rec: UsageRecord) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pool_server.core.models import UsageRecord
-from pool_server.ledger.records.layout import Days
+from pool_server.ledger.records.days import Days
 from pool_server.ledger.rollups import pending
 from pool_server.ledger.rollups.pending import Share
 from pool_server.ledger.rollups.reader import FIELDS_OF

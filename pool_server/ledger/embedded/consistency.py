@@ -16,12 +16,13 @@ from pool_server.core.models import UsageRecord
 from pool_server.ledger.embedded.recount import Recount
 from pool_server.ledger.records import layout
 from pool_server.ledger.records.codec import unpack
-from pool_server.ledger.records.layout import RECENT, RECORD_IDS, RECORD_INDEX, RECORDS, ROLLUPS, Days, Grain
+from pool_server.ledger.records.days import Days
+from pool_server.ledger.records.layout import RECENT, RECORD_IDS, RECORD_INDEX, RECORDS, ROLLUPS, Grain
 from pool_server.ledger.rollups import months, pending
 from pool_server.ledger.rollups.months import Month
 from pool_server.ledger.rollups.sums import leading_counts
-from pool_server.ledger.rollups.time_slices import kept, kept_since
-from pool_server.ledger.rollups.writer import RollupWriter
+from pool_server.ledger.rollups.time_slices import days_kept, kept, kept_since
+from pool_server.ledger.rollups.writer import add_up
 from pool_server.storage import Reader, Store, Txn
 
 T = TypeVar("T")
@@ -49,12 +50,13 @@ class Consistency(NamedTuple):
         return not any(self[1:])
 
 
-def check(reader: Reader, days: Days) -> Consistency:
+def check(reader: Reader, timezone: str) -> Consistency:
     """Read all of it: 30 to 120 µs a record, by how many share an hour. Raises StoreError."""
     unreadable: list[bytes] = []
     missing: list[tuple[str, bytes, bytes]] = []
     told: Counter[int] = Counter()  # local midnight → records
     blind: set[int] = set()  # days with a record that cannot be read
+    days = days_kept(reader, timezone)
     whole = whole_since(reader, days)
     strange = _of_other_zones(reader, days)
     recount = Recount(reader, days)
@@ -88,9 +90,10 @@ def repair(store: Store, timezone: str, found: Consistency) -> None:
         store.write(lambda txn, part=part: [txn.put(*row) for row in part])  # type: ignore[misc]
     for gone in _parts(found.astray):
         store.write(lambda txn, gone=gone: [txn.delete(*row) for row in gone])  # type: ignore[misc]
-    writer, days = RollupWriter(timezone), Days(timezone)
+    with store.read() as reader:
+        days = days_kept(reader, timezone)
     for day in found.days:
-        store.write(lambda txn, day=day: _make_anew(txn, writer, day, days.after(day)))  # type: ignore[misc]
+        store.write(lambda txn, day=day: _make_anew(txn, day, days))  # type: ignore[misc]
     for month in {*found.months, *(months.around(day, days) for day in found.days)}:
         store.write(lambda txn, month=month: months.forget(txn, month))  # type: ignore[misc]
 
@@ -219,11 +222,12 @@ def _days_of(reader: Reader, month: Month) -> list[int]:
     return [int.from_bytes(key[2:6], "big") for key, _ in found]
 
 
-def _make_anew(txn: Txn, writer: RollupWriter, day: int, after: int) -> None:
+def _make_anew(txn: Txn, day: int, days: Days) -> None:
     """A day's rollups from its records."""
+    after = days.after(day)
     for grain in layout.GRAINS:
         for dimension in layout.DIMENSIONS + layout.LABELS:
             head = grain + dimension
             txn.delete_range(ROLLUPS, head + layout.seconds_key(day), head + layout.seconds_key(after), limit=1 << 30)
     there = list(txn.scan(RECORDS, layout.time_key(day), layout.time_key(after)))
-    writer.add_up(txn, [unpack(raw) for key, raw in there if txn.get(RECENT, key) is None])
+    add_up(txn, [unpack(raw) for key, raw in there if txn.get(RECENT, key) is None], days)

@@ -14,7 +14,8 @@ from pool_server.ledger.embedded import stored_log
 from pool_server.ledger.ports import JobState, LedgerPort, LogFilters, NotesPort, UsageReader
 from pool_server.ledger.quota_history import Entry, Series, Sighting
 from pool_server.ledger.records import layout
-from pool_server.ledger.records.layout import GRAINS, POOL, RECENT, ROLLUPS, Days, seconds_key, time_key
+from pool_server.ledger.records.days import Days
+from pool_server.ledger.records.layout import GRAINS, POOL, RECENT, ROLLUPS, seconds_key, time_key
 from pool_server.ledger.rollups import months, pending, reader, time_slices
 from pool_server.ledger.rollups.pending import Share
 from pool_server.ledger.rollups.reader import Field, Filters, RollupRow
@@ -28,12 +29,16 @@ PRUNE_PAUSE_S = 0.02
 class EmbeddedUsage(UsageReader):
     """What one transaction of the store sees."""
 
-    def __init__(self, txn: Reader) -> None:
+    def __init__(self, txn: Reader, timezone: str) -> None:
         self._txn = txn
+        self._timezone = timezone
         self._newest: list[Share] | None = None
 
     def kept(self) -> Kept:
         return time_slices.kept(self._txn)
+
+    def days(self) -> Days:
+        return time_slices.days_kept(self._txn, self._timezone)
 
     def rows(
         self,
@@ -94,7 +99,7 @@ class EmbeddedLedger(LedgerPort):
     @contextmanager
     def read(self) -> Iterator[UsageReader]:
         with self._store.read() as txn:
-            yield EmbeddedUsage(txn)
+            yield EmbeddedUsage(txn, self._timezone)
 
     def get(self, ident: str) -> UsageRecord | None:
         with self._store.read() as txn:
@@ -126,14 +131,16 @@ class EmbeddedLedger(LedgerPort):
         return self._store.channel(quota_history.write, failed=failed)
 
     def cut(self, now: float, retention_days: int) -> Kept:
-        cut = self._store.write(lambda txn: retention.begin(txn, now, retention_days, Days(self._timezone)))
+        cut = self._store.write(lambda txn: self._cut(txn, now, retention_days))
         return Kept(minutes=cut.minutes, hours=cut.hours)
 
     async def forget(self, now: float, retention_days: int, closing: asyncio.Event) -> None:
-        days = Days(self._timezone)
-        cut = await self._store.submit(lambda txn: retention.begin(txn, now, retention_days, days))
+        cut = await self._store.submit(lambda txn: self._cut(txn, now, retention_days))
         await self._in_steps(lambda txn: retention.step(txn, cut), closing)
         await self._in_steps(lambda txn: retention.quota(txn, cut.records), closing)
+
+    def _cut(self, txn: Txn, now: float, retention_days: int) -> retention.Cut:
+        return retention.begin(txn, now, retention_days, time_slices.days_kept(txn, self._timezone))
 
     async def _in_steps(self, step: Callable[[Txn], bool], closing: asyncio.Event) -> None:
         """Repeat a transaction while it says that there is more, until the end of the ledger."""
@@ -145,9 +152,8 @@ class EmbeddedLedger(LedgerPort):
     async def sum_up(self, now: float, closing: asyncio.Event) -> None:
         """Makes the rows of closed months that have none or have grown since, each in a transaction of milliseconds
         after its days were added up in a thread."""
-        days = Days(self._timezone)
         with self._store.read() as txn:
-            found = months.stale(txn, now, days)
+            found = months.stale(txn, now, time_slices.days_kept(txn, self._timezone))
         for month in found:
             if closing.is_set():
                 return

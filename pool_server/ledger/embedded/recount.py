@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import msgspec
 
 from pool_server.core.models import UsageRecord
+from pool_server.ledger.records.days import Days
 from pool_server.ledger.records.layout import (
     DIMENSIONS,
     GRAINS,
@@ -19,13 +20,12 @@ from pool_server.ledger.records.layout import (
     OTHER,
     RECENT,
     ROLLUPS,
-    Days,
     seconds_key,
 )
 from pool_server.ledger.rollups import pending
 from pool_server.ledger.rollups.sums import Sums
 from pool_server.ledger.rollups.time_slices import kept, kept_since
-from pool_server.ledger.rollups.writer import RollupWriter
+from pool_server.ledger.rollups.writer import merge, parts_of
 from pool_server.storage import Reader
 
 _AT_ONCE = 2_000  # records added up together
@@ -39,7 +39,6 @@ class Recount:
     def __init__(self, reader: Reader, days: Days) -> None:
         self._reader = reader
         self._days = days
-        self._writer = RollupWriter(str(days.zone))
         self._have = kept(reader)
         self._day = -1
         self._waiting: list[UsageRecord] = []
@@ -66,7 +65,7 @@ class Recount:
         return self._wrong
 
     def _add_up(self) -> None:
-        rows, labelled = self._writer.rows(self._waiting, self._have)
+        rows, labelled = merge(parts_of(self._waiting, self._days), self._have)
         _gather(self._rows, rows)
         _gather(self._labelled, labelled)
         self._waiting = []

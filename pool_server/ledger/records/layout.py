@@ -7,16 +7,14 @@
   what is being written lies together and a range of time is one scan
 - `recent`: the key in `records` → what the exchange adds to the rollups, until it is in them
 - `quota_history`: account NUL scope NUL window NUL + time (8 bytes) → one sighting
-- `ledger_notes`: small facts (what was pruned, open incidents)
+- `ledger_notes`: small facts (what was pruned, where days begin, open incidents)
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from datetime import datetime, timedelta
 from typing import Literal
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pool_server.core.enums import Outcome
 from pool_server.core.models import UsageRecord
@@ -145,40 +143,6 @@ def label_names(user: str, labels: Labels) -> list[Name]:
         (CONVERSATION, conversation and head + conversation),
     )
     return [name for name in names if name[1]]
-
-
-class Days:
-    """Where days begin in one time zone; remembers the day asked for last."""
-
-    def __init__(self, timezone: str) -> None:
-        self.zone = zone(timezone)
-        self._from, self._to = 0, 0
-
-    def start(self, at: float) -> int:
-        """Unix seconds of the local midnight at or before `at`."""
-        if not self._from <= at < self._to:
-            midnight = datetime.fromtimestamp(at, self.zone).replace(hour=0, minute=0, second=0, microsecond=0, fold=0)
-            self._from = int(midnight.timestamp())
-            self._to = int((midnight + timedelta(days=1)).timestamp())
-        return self._from
-
-    def hour(self, at: float) -> int:
-        """Unix seconds at which the local hour of `at` began."""
-        day = self.start(at)
-        return day + int(at - day) // 3600 * 3600
-
-    def after(self, at: float) -> int:
-        """The midnight that follows `start(at)`; days of a clock change have 23 or 25 hours."""
-        self.start(at)
-        return self._to
-
-
-def zone(name: str) -> ZoneInfo:
-    """The named zone, UTC when this machine does not know it."""
-    try:
-        return ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError):
-        return ZoneInfo("UTC")
 
 
 def _hash4(text: str) -> bytes:

@@ -11,13 +11,13 @@ its days are read until it is made anew. Labels have no months: the days of conv
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime
 from hashlib import blake2b
 from typing import NamedTuple
 
 import msgspec
 
-from pool_server.ledger.records.layout import CONVERSATION, DIMENSIONS, LABELS, MONTH, POOL, ROLLUPS, Days, seconds_key
+from pool_server.ledger.records.days import Days
+from pool_server.ledger.records.layout import CONVERSATION, DIMENSIONS, LABELS, MONTH, POOL, ROLLUPS, seconds_key
 from pool_server.ledger.rollups.sums import Sums, leading_counts
 from pool_server.ledger.rollups.time_slices import Slice
 from pool_server.storage import Reader, Txn
@@ -76,8 +76,8 @@ def stale(reader: Reader, now: float, days: Days) -> list[Month]:
     first = next(reader.scan(ROLLUPS, head, head + seconds_key(now - SETTLED_S), limit=1), None)
     if first is None:
         return []
-    opened = datetime.fromtimestamp(int.from_bytes(first[0][2:6], "big"), days.zone)
-    closed = _months(_first_midnight(opened.year, opened.month, days), int(now) - SETTLED_S, days)
+    opened = around(int.from_bytes(first[0][2:6], "big"), days)
+    closed = _months(opened.start, int(now) - SETTLED_S, days)
     return [
         month
         for month in closed
@@ -157,9 +157,11 @@ def current(reader: Reader, days: Days) -> list[Month]:
 
 def around(day: int, days: Days) -> Month:
     """The month a day lies in."""
-    moment = datetime.fromtimestamp(day, days.zone)
-    after = (moment.year + 1, 1) if moment.month == 12 else (moment.year, moment.month + 1)
-    return Month(_first_midnight(moment.year, moment.month, days), _first_midnight(*after, days))
+    date = days.date(day)
+    for year, number in (_after(date.year, date.month), (date.year, date.month)):
+        if (start := days.first_of(year, number)) <= day:
+            return Month(start, days.first_of(*_after(year, number)))
+    return Month(days.first_of(*_before(date.year, date.month)), start)  # zones were changed on the first of a month
 
 
 def _head(dimension: bytes, month: Month) -> bytes:
@@ -193,19 +195,22 @@ def _days(start: int, stop: int) -> list[Slice]:
 
 def _months(start: int, stop: int, days: Days) -> list[Month]:
     """The whole calendar months between two local midnights."""
-    first = datetime.fromtimestamp(start, days.zone)
+    first = days.date(start)
     year, number = first.year, first.month
     found: list[Month] = []
     while True:
-        begin = _first_midnight(year, number, days)
-        year, number = (year + 1, 1) if number == 12 else (year, number + 1)
-        end = _first_midnight(year, number, days)
+        begin = days.first_of(year, number)
+        year, number = _after(year, number)
+        end = days.first_of(year, number)
         if end > stop:
             return found
         if begin >= start:
             found.append(Month(begin, end))
 
 
-def _first_midnight(year: int, number: int, days: Days) -> int:
-    """As `Days.start` finds it, also where the clock is changed at that hour."""
-    return int(datetime(year, number, 1, tzinfo=days.zone).timestamp())
+def _after(year: int, number: int) -> tuple[int, int]:
+    return (year + 1, 1) if number == 12 else (year, number + 1)
+
+
+def _before(year: int, number: int) -> tuple[int, int]:
+    return (year - 1, 12) if number == 1 else (year, number - 1)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import msgspec
 
 from pool_server.core.models import UsageRecord
-from pool_server.ledger.records.layout import RECENT, Cell, Days, Labels, account_key
+from pool_server.ledger.records.days import Days
+from pool_server.ledger.records.layout import RECENT, Cell, Labels, account_key
 from pool_server.ledger.rollups.sums import Sums
 from pool_server.storage import Reader
 

@@ -10,10 +10,12 @@ from typing import Literal
 
 import msgspec
 
-from pool_server.ledger.records.layout import NOTES, Days, Grain
+from pool_server.ledger.records.days import Days, eras_in
+from pool_server.ledger.records.layout import NOTES, Grain
 from pool_server.storage import Reader
 
 PRUNED = b"pruned"
+ERAS = b"days"
 Step = Literal["minute", "hour", "day"]
 
 
@@ -41,6 +43,11 @@ def kept(reader: Reader) -> Kept:
     """What pruning has left, as the store says."""
     raw = reader.get(NOTES, PRUNED)
     return Kept() if raw is None else _decode(raw)
+
+
+def days_kept(reader: Reader, timezone: str) -> Days:
+    """Where days begin, as the store says; in `timezone`, where it says nothing yet."""
+    return Days(eras_in(reader.get(NOTES, ERAS)) or timezone)
 
 
 def kept_since(have: Kept, grain: Grain) -> int:
@@ -80,7 +87,7 @@ def _hours(start: int, stop: int, days: Days) -> list[Slice]:
     if stop <= start:
         return []
     first = days.hour(start)
-    first = first if first == start else first + 3600
+    first = first if first == start else min(first + 3600, days.after(start))
     last = days.hour(stop)
     if first >= last:
         return [Slice(b"m", start, stop)]

@@ -15,17 +15,19 @@ import msgspec
 from pool_server.core.enums import Operation
 from pool_server.core.models import Usage, UsageRecord
 from pool_server.ledger.records.codec import pack, unpack
+from pool_server.ledger.records.days import Days, changed, eras_in, eras_note
 from pool_server.ledger.records.layout import (
     HOURLY,
     MOST_LABELS,
+    NOTES,
     OTHER,
+    POOL,
     RECENT,
     RECORD_IDS,
     RECORD_INDEX,
     RECORDS,
     ROLLUPS,
     Cell,
-    Days,
     Grain,
     Labels,
     Name,
@@ -39,7 +41,7 @@ from pool_server.ledger.records.layout import (
 )
 from pool_server.ledger.rollups import pending
 from pool_server.ledger.rollups.sums import Sums
-from pool_server.ledger.rollups.time_slices import Kept, kept
+from pool_server.ledger.rollups.time_slices import ERAS, Kept, kept
 from pool_server.storage import Txn
 
 P = TypeVar("P")
@@ -76,15 +78,21 @@ class PendingRecord:
 
 
 class RollupWriter:
-    """Applies batches of cleaned, priced records. Remembers nothing: several processes may write the same rows."""
+    """Applies batches of cleaned, priced records. Remembers nothing but where days begin, which the store says: several
+    processes may write the same rows."""
 
     def __init__(self, timezone: str) -> None:
-        self._days = Days(timezone)
+        """`timezone`: where days are to begin. Those that have begun elsewhere stay."""
+        self._timezone = timezone
+        self._days: Days | None = None
+        self._noted: bytes | None = None  # what `_days` was made of
+        self._replaced: bytes | None = None  # what was noted before this writer noted anything
 
     def apply(self, txn: Txn, entries: Sequence[PendingRecord]) -> list[bool]:
         """Record a batch; True for each. One whose id is there already adds nothing."""
+        days = self._kept_days(txn, entries)
         new = _add(txn, entries)
-        txn.put_many(RECENT, [(key, pending.encode(rec, self._days)) for key, rec in new])
+        txn.put_many(RECENT, [(key, pending.encode(rec, days)) for key, rec in new])
         if txn.count(RECENT) >= pending.MOST:
             found = pending.shares(txn)
             parts = ((share.starts, share.cell, Sums.decode(share.sums), share.labels) for share in found)
@@ -94,20 +102,45 @@ class RollupWriter:
 
     def load(self, txn: Txn, records: Sequence[UsageRecord], have: Kept) -> None:
         """Record a batch of a history, straight into the rollups. See `merge` for `have`."""
-        new = _add(txn, [PendingRecord(rec) for rec in records])
-        _roll_up(txn, *merge(self._parts(rec for _, rec in new), have))
+        entries = [PendingRecord(rec) for rec in records]
+        days = self._kept_days(txn, entries)
+        new = _add(txn, entries)
+        _roll_up(txn, *merge(parts_of((rec for _, rec in new), days), have))
 
-    def add_up(self, txn: Txn, records: Sequence[UsageRecord]) -> None:
-        """Add stored records to the rollups, down to the grains that are kept."""
-        _roll_up(txn, *self.rows(records, kept(txn)))
+    def _kept_days(self, txn: Txn, entries: Sequence[PendingRecord]) -> Days:
+        """Where days begin from now on. Notes a time zone that was set, once: another process may have another."""
+        raw = txn.get(NOTES, ERAS)
+        if self._days is not None and raw == self._noted:
+            return self._days
+        eras = eras_in(raw)
+        if self._days is None or raw == self._replaced or not eras:  # or what was noted then has been rolled back
+            newest = max((entry.record.at for entry in entries), default=0.0)
+            eras = changed(eras, self._timezone, max(newest, _newest(txn)))
+            self._replaced, raw = raw, eras_note(eras)
+            txn.put(NOTES, ERAS, raw)
+        self._days, self._noted = Days(eras), raw
+        return self._days
 
-    def rows(self, records: Iterable[UsageRecord], have: Kept) -> tuple[dict[bytes, Sums], dict[bytes, Sums]]:
-        """What stored records add to the rollups; see `merge`."""
-        return merge(self._parts(records), have)
 
-    def _parts(self, records: Iterable[UsageRecord]) -> Iterator[Part]:
-        for rec in records:
-            yield pending.starts_of(rec, self._days), pending.cell_of(rec), Sums.of(rec), pending.labels_of(rec)
+def add_up(txn: Txn, records: Sequence[UsageRecord], days: Days) -> None:
+    """Add stored records to the rollups, down to the grains that are kept."""
+    _roll_up(txn, *merge(parts_of(records, days), kept(txn)))
+
+
+def parts_of(records: Iterable[UsageRecord], days: Days) -> Iterator[Part]:
+    """What stored records add to the rollups; see `merge`."""
+    for rec in records:
+        yield pending.starts_of(rec, days), pending.cell_of(rec), Sums.of(rec), pending.labels_of(rec)
+
+
+def _newest(txn: Txn) -> int:
+    """The time of the newest record or, where those are forgotten, of the newest day; unix seconds."""
+    for key, _ in txn.scan(RECORDS, reverse=True, limit=1):
+        return int.from_bytes(key[:8], "big") // 1_000_000
+    head = b"d" + POOL
+    for key, _ in txn.scan(ROLLUPS, head, head + b"\xff", reverse=True, limit=1):
+        return int.from_bytes(key[2:6], "big")
+    return 0
 
 
 def _add(txn: Txn, entries: Sequence[PendingRecord]) -> list[tuple[bytes, UsageRecord]]:
