@@ -94,6 +94,8 @@ class MessagesReader(AnswerFacts):
         kind = text(found.type).encode() if found else b""
         if not kind and (line := _EVENT_LINE.search(event)):
             kind = line[1]
+        if not kind and found is not None and found.error is not None:
+            kind = b"error"  # as gateways and compatible endpoints tell one
         return self._read(kind, data) if kind in _READ else self._plain(kind)
 
     def wanted(self, head: bytes) -> bool:
@@ -146,8 +148,8 @@ class MessagesReader(AnswerFacts):
     def _fault(self, data: bytes) -> None:
         found = read_answer(data, _ERROR)
         error = found.error if found else None
-        label = error.get("type") if isinstance(error, dict) else None
-        self.fault = status_of(STATUS, label, default=500), data
+        labels = (error.get("type"), error.get("code")) if isinstance(error, dict) else ()
+        self.fault = status_of(STATUS, *labels, default=500), data
 
     def whole(self, body: bytes) -> int:
         """Read a JSON message; one without content is none."""

@@ -182,7 +182,7 @@ def _call(x: Exchange) -> tuple[str, str]:
 
 
 def _count(x: Exchange, outcome: Outcome, job: JobState | None) -> Counted:
-    if x.usage.known and x.usage.total and job is None:
+    if x.usage.known and x.usage.prompt and job is None:
         return Counted(x.usage, x.usage)
     method, path = _call(x)
     call = CallFacts(

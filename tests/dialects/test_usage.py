@@ -113,7 +113,7 @@ def test_running_counts_of_a_message_end_at_the_last_whatever_their_order(
     counts: list[tuple[int, int, int]], random: Any
 ) -> None:
     told = [
-        {"input_tokens": a, "cache_read_input_tokens": b, "output_tokens": 10 * n + 1}
+        {"input_tokens": a + 1, "cache_read_input_tokens": b, "output_tokens": 10 * n + 1}
         for n, (a, b, _) in enumerate(counts)
     ]
     deltas = [named({"type": "message_delta", "delta": {}, "usage": usage}) for usage in told]
@@ -147,6 +147,14 @@ def test_the_last_word_on_a_message_counts() -> None:
     assert found == Usage(input=30, cache_read=70, output=40, known=True)
     found = delta_usage({"input_tokens": 30, "output_tokens": 1}, {"input_tokens": 3000})
     assert found == Usage(input=3000, output=1, known=True)
+    for nothing in ({}, {"cache_read_input_tokens": 0}, {"cache_creation": {"ephemeral_1h_input_tokens": 0}}):
+        found = delta_usage(
+            {"input_tokens": 30, "cache_creation_input_tokens": 9, "output_tokens": 1},
+            {"input_tokens": 0, "output_tokens": 40, **nothing},
+        )
+        assert found == Usage(input=30, cache_write=9, output=40, known=True), "no prompt is of no tokens"
+    found = delta_usage({"input_tokens": 30, "output_tokens": 1}, {"input_tokens": 0, "cache_read_input_tokens": 30})
+    assert found == Usage(cache_read=30, output=1, known=True)
     cut = delta_usage({"input_tokens": 30, "cache_creation_input_tokens": 9, "output_tokens": 1})
     assert cut == Usage(input=30, cache_write=9, output=1, known=True)
 

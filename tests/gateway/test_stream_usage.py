@@ -84,6 +84,30 @@ def test_a_refusal_of_something_else_goes_to_the_client(tmp_path: Path) -> None:
     run(test)
 
 
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"prompt_tokens": 0, "completion_tokens": 9},
+        {"completion_tokens": 9},
+        {"prompt_tokens": -1, "completion_tokens": 9},
+    ],
+)
+def test_a_prompt_of_no_tokens_is_estimated_beside_the_answer_that_was_told(
+    tmp_path: Path, told: dict[str, int]
+) -> None:
+    body = {"id": "c", "choices": [{"index": 0, "message": {"content": "Hi."}, "finish_reason": "stop"}], "usage": told}
+
+    async def test() -> None:
+        async with Stack(tmp_path, [ONE]) as stack:
+            stack.fakes.then(ONE.id, plays.Play(body=body))
+            assert (await stack.post(PATH, chat(model="gpt-4.1", text="x" * 4000)))[0] == 200
+            (record,) = stack.records()
+            assert 1000 <= record.usage.input <= 1100 and record.usage.output == 9
+            assert record.usage.known and record.usage.estimated
+
+    run(test)
+
+
 @pytest.mark.parametrize("told", [None, {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}])
 def test_an_estimate_is_charged_and_recorded_as_one(tmp_path: Path, told: dict[str, int] | None) -> None:
     """A server that tells no usage whatever it is asked, or one of nothing."""

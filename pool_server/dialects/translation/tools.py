@@ -20,6 +20,8 @@ _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _GEMINI_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]{0,63}")
 _ODD = re.compile(r"[^A-Za-z0-9_-]+")
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+# What models write around a tool's name: the namespace their prompt has it in, the channel they call it from.
+_AROUND = re.compile(r"^(?:default_api|functions)[.:]+|<\|.*$|\s+$", re.DOTALL)
 _MOST_NODES = 20_000  # parts of one schema that are looked at; a larger one passes as it is
 _COMBINERS = ("anyOf", "oneOf", "allOf")
 _RAW_FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -49,13 +51,19 @@ class ToolNames:
                 other = short(f"{name}#{salt}")
             self._down[other] = name
         self._up.update({name: other for other, name in self._down.items()})
+        self._taken = frozenset(self._up.values())
         self.changed = bool(self._down)
 
     def up(self, name: str) -> str:
         return self._up.get(name, name)
 
     def down(self, name: str) -> str:
-        return self._down.get(name, name)
+        """The client's name of the tool that an answer calls."""
+        if name in self._down:
+            return self._down[name]
+        if name not in self._up and (bare := _AROUND.sub("", name)) in self._taken:
+            return self._down.get(bare, bare)
+        return name
 
 
 def names_of(request: NeutralRequest) -> list[str]:

@@ -23,7 +23,8 @@ NAMES: Names = {
     "thinking_token_count": "reasoning",
     "server_tool_use": {"web_search_requests": "searches"},
 }
-_MAIN = ("input", "read", "write", "write_5m", "write_1h", "output")
+_PROMPT = ("input", "read", "write", "write_5m", "write_1h")
+_MAIN = (*_PROMPT, "output")
 _COUNTS = ("input", "cache_read", "cache_write", "output")
 
 
@@ -41,7 +42,11 @@ class MessageUsage:
         `message_delta`. True when it is the latest."""
         if not isinstance(raw, dict):
             return False
-        latest = self._told.take(collect(NAMES, raw), stage)
+        found = collect(NAMES, raw)
+        if stage and not any(found.get(name) for name in _PROMPT):
+            # No prompt is of no tokens: endpoints that count output alone in `message_delta` fill in zeros.
+            found = {name: count for name, count in found.items() if name not in _PROMPT}
+        latest = self._told.take(found, stage)
         runs = raw.get("iterations")
         if isinstance(runs, list) and runs and (latest or not self._runs):
             self._runs = runs[:_MOST_PARTS]

@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from pool_server import dialects
 from pool_server.core.enums import Operation, Outcome
 from pool_server.core.models import Peek, Usage
@@ -50,8 +52,8 @@ class Counted(NamedTuple):
 def count(told: Usage, call: CallFacts, job: JobState | None) -> Counted:
     """`told` is what the provider said; `job` what the ledger knows of the job the call makes or fetches, None where it
     is about none."""
-    if told.known and job is None and not told.total and not told.other_kinds and call.operation in _PROMPTED:
-        told = Usage(web_searches=told.web_searches)  # endpoints that count nothing fill in zeros; no prompt has none
+    if told.known and job is None and not told.prompt and not told.other_kinds and call.operation in _PROMPTED:
+        told = _without_a_prompt(told, call)
     if told.known:
         if job is None:
             return Counted(told, told)
@@ -66,6 +68,13 @@ def count(told: Usage, call: CallFacts, job: JobState | None) -> Counted:
     usage = dialects.estimate(call.operation, call.request_bytes, call.response_bytes, streamed=call.streamed)
     usage.web_searches = told.web_searches
     return Counted(usage, usage if usage.counted else None)
+
+
+def _without_a_prompt(told: Usage, call: CallFacts) -> Usage:
+    """No prompt has no tokens: endpoints that do not count it, or nothing at all, fill in zeros."""
+    if not told.total:
+        return Usage(web_searches=told.web_searches)
+    return replace(told, input=call.request_bytes // dialects.BYTES_A_TOKEN, estimated=True)
 
 
 def _reserved(call: CallFacts) -> Usage:

@@ -135,3 +135,72 @@ def test_a_picture_s_type_is_spelt_as_vendors_take_it(kind: UpstreamKind, mime: 
 def test_a_tool_that_is_offered_twice_goes_up_once(kind: UpstreamKind) -> None:
     told = up(Dialect.CHAT, kind, request(Dialect.CHAT, [("user", "?")], tools=("moon", "tide", "moon")))
     assert json.dumps(told["tools"]).count('"moon"') == 1 and '"tide"' in json.dumps(told["tools"])
+
+
+def block_start(index: int, name: str, given: Any) -> bytes:
+    block = {"type": "tool_use", "id": f"toolu_{index}", "name": name, "input": given}
+    return named({"type": "content_block_start", "index": index, "content_block": block})
+
+
+def block_piece(index: int, text: str) -> bytes:
+    delta = {"type": "input_json_delta", "partial_json": text}
+    return named({"type": "content_block_delta", "index": index, "delta": delta})
+
+
+END = [named({"type": "message_delta", "delta": {"stop_reason": "tool_use"}}), named({"type": "message_stop"})]
+FROM_MESSAGES = pytest.mark.parametrize("client", [Dialect.CHAT, Dialect.RESPONSES, Dialect.GEMINI])
+
+
+@FROM_MESSAGES
+@pytest.mark.parametrize("pieces", [[], [""], ['{"a":', "1}"]], ids=["none", "empty", "repeated"])
+@pytest.mark.parametrize("stops", [True, False])
+def test_arguments_at_a_call_s_start_are_told_once(client: Dialect, pieces: list[str], stops: bool) -> None:
+    told = [block_start(0, "moon", {"a": 1}), *(block_piece(0, piece) for piece in pieces)]
+    told += [named({"type": "content_block_stop", "index": 0})] if stops else []
+    told += [block_start(1, "tide", {}), block_piece(1, '{"b":2}'), *END]
+    assert heard(client, told, UpstreamKind.MESSAGES).calls() == [("moon", {"a": 1}), ("tide", {"b": 2})]
+
+
+@each_client
+@pytest.mark.parametrize(
+    "name", ["default_api:moon", "default_api.moon", "functions.moon", "moon<|channel|>commentary", "moon ", "moon"]
+)
+def test_what_models_write_around_a_tool_s_name_is_not_told(client: Dialect, name: str) -> None:
+    pieces = [piece('{"a":1}', name, "call_a", index=0), chunk({}, "tool_calls"), DONE]
+    assert heard(client, pieces).calls() == [("moon", {"a": 1})]
+
+
+@each_client
+@pytest.mark.parametrize("name", ["functions.sun", "moonlight", "default_api:", "a:moon"])
+def test_a_name_of_no_tool_that_is_offered_stays(client: Dialect, name: str) -> None:
+    pieces = [piece('{"a":1}', name, "call_a", index=0), chunk({}, "tool_calls"), DONE]
+    assert heard(client, pieces).calls() == [(name, {"a": 1})]
+
+
+def test_a_name_that_was_shortened_is_found_behind_its_namespace() -> None:
+    long = "moon" * 20
+    body = request(Dialect.MESSAGES, [("user", "?")], tools=(long,), stream=True)
+    told = translate(Dialect.MESSAGES, UpstreamKind.GEMINI, body)
+    short = json.loads(told.body)["tools"][0]["functionDeclarations"][0]["name"]
+    parts = [{"functionCall": {"name": f"default_api:{short}", "args": {}}}]
+    event = sse({"candidates": [{"content": {"parts": parts}, "finishReason": "STOP"}]})
+    found = hear(Dialect.MESSAGES, told.response.feed(event) + told.response.finish())
+    assert found.calls() == [(long, {})]
+
+
+@pytest.mark.parametrize("client", [Dialect.CHAT, Dialect.RESPONSES, Dialect.MESSAGES])
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("kind", [UpstreamKind.GEMINI, UpstreamKind.CODE_ASSIST])
+def test_events_of_google_s_in_one_list_are_an_answer(client: Dialect, stream: bool, kind: UpstreamKind) -> None:
+    said: list[dict[str, Any]] = [
+        {"candidates": [{"content": {"parts": [{"text": piece}]}, **end}]}
+        for piece, end in (("Full ", {}), ("moon.", {"finishReason": "STOP"}))
+    ]
+    if kind is UpstreamKind.CODE_ASSIST:
+        said = [{"response": one} for one in said]
+    told = translate(client, kind, request(client, [("user", "?")], stream=stream)).response
+    hears = hear if stream else hear_whole
+    assert hears(client, told.whole(json.dumps(said).encode())).texts() == "Full moon."
+    told = translate(client, kind, request(client, [("user", "?")], stream=stream)).response
+    told.whole(b'[{"error": {"code": 429, "message": "Out.", "status": "RESOURCE_EXHAUSTED"}}]')
+    assert told.fault is not None and (told.fault.status, told.fault.message) == (429, "Out.")

@@ -155,6 +155,10 @@ class ResponseTranslator:
     def whole(self, body: bytes) -> bytes:
         """Take an answer in one piece; return the client's, or all of its events."""
         found = read_answer(body, JSON)
+        if isinstance(found, list) and self._upstream in GOOGLE:  # its events, without a stream's frame
+            for event in found:
+                self._reader.event("", event)
+            return self.finish()
         inner = found.get("response", found) if isinstance(found, dict) and self._upstream in GOOGLE else found
         if found is None and beyond_reading(body):
             self._sequencer.fail(ErrorInfo(502, f"{why_unread(body)}.", "api_error"))

@@ -18,6 +18,7 @@ class MessagesStreamReader:
         self._sink = sink
         self._usage = MessageUsage()
         self._seals: dict[Any, str] = {}
+        self._given: dict[Any, str] = {}  # arguments told at a call's start, which its pieces may repeat
         self._hidden: Any = None  # index of a block that is not told
         self._told = False  # something that is shown
 
@@ -38,8 +39,10 @@ class MessagesStreamReader:
             self._count(message.get("usage"), START)
         elif kind == "message_delta":
             self._count(event.get("usage"), DELTA)
+            self._end_given()
             read_stop(obj(event.get("delta")), self._sink)
         elif kind == "message_stop":
+            self._end_given()
             if self._told:  # its end is said, if not why
                 self._sink.finish(Finish.STOP)
             self._sink.close()
@@ -52,6 +55,11 @@ class MessagesStreamReader:
     def end(self) -> None:
         self._sink.close()
 
+    def _end_given(self) -> None:
+        """Calls whose end nobody told."""
+        for key in list(self._given):
+            self._stop(key)
+
     def _count(self, value: Any, stage: int) -> None:
         self._usage.take(value, stage)
         self._sink.usage(self._usage.usage())
@@ -62,7 +70,7 @@ class MessagesStreamReader:
         if kind == "tool_use":
             self._sink.call(key, text(block.get("id")), text(block.get("name")))
             if (given := block.get("input")) not in (None, {}, ""):
-                self._sink.arguments(key, arguments_text(given))
+                self._given[key] = arguments_text(given)
         elif kind == "redacted_thinking":
             self._sink.end(key, seal=text(block.get("data")), redacted=True)
         elif kind == "text":
@@ -100,7 +108,7 @@ class MessagesStreamReader:
         if key == self._hidden and self._hidden is not None:
             self._hidden = None
             return
-        self._sink.end(key, seal=self._seals.pop(key, ""))
+        self._sink.end(key, whole=self._given.pop(key, None), seal=self._seals.pop(key, ""))
 
 
 def _key(index: Any) -> Any:
