@@ -10,7 +10,6 @@ import base64
 import json
 from typing import Any
 
-QWEN_MODEL = "qwen3-coder-plus"
 CLIS = ("codex", "claude", "gemini", "qwen", "opencode")
 LABELS = {
     "codex": "Codex",

@@ -69,6 +69,7 @@ TABLE: tuple[tuple[str, type[BaseHandler]], ...] = (
     (rf"/keys/{ID}", own_account.KeyPage),
     (r"/api/setup-tickets", own_account.TicketsHandler),
     (r"/api/statusline", status.StatusLine),
+    (r"/api/usable", status.UsableNow),
     (r"/api/live", live.LiveHandler),
     (r"/api/invitations", contributing.Invitation),
     (r"/api/accounts", contributing.OwnAccounts),

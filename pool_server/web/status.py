@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pool_server.accounts.describe import ProviderStatus
-from pool_server.core.enums import Provider
+from pool_server.core.enums import Dialect, Provider
 from pool_server.language import gettext as _
 from pool_server.texts import format, labels
 from pool_server.web.api_shapes import ReadyCount, StatusAnswer
@@ -124,3 +124,15 @@ class StatusLine(BaseHandler, access=Access.KEY):
             return
         self.set_header("Content-Type", "text/plain; charset=utf-8")
         self.finish(told + "\n")
+
+
+class UsableNow(BaseHandler, access=Access.KEY):
+    """`GET /api/usable?dialect=chat`: the model that its caller can be told to ask for now, as set-up lines name it,
+    `{"model","served","returns_at"}`."""
+
+    async def get(self) -> None:
+        wanted = self.get_query_argument("dialect", "chat")
+        if wanted not in tuple(Dialect):
+            raise ProblemError(400, "bad_request", _("there is no dialect {name}", name=repr(wanted[:40])))
+        found = await self.ctx.usable(self.principal, Dialect(wanted))
+        self.answer({"model": found.model, "served": found.served, "returns_at": found.back})

@@ -200,6 +200,23 @@ def test_a_run_is_the_program_with_its_code_its_input_and_its_signals(programs: 
         assert waiting.wait() == 9
 
 
+def test_a_program_is_told_a_model_that_the_pool_serves(programs: dict[str, str], folder: Path) -> None:
+    with FakeProviders([account("claude:a")]) as fakes, PoolProcess(folder, fake_settings(folder, fakes)) as pool:
+        qwen = run(programs, "--pool", pool.url, "qwen", "-p", "hi")
+        named: str = json.loads(qwen.stdout)["env"]["OPENAI_MODEL"]
+        assert named.startswith("claude-") and not qwen.stderr
+        own = run({**programs, "OPENAI_MODEL": "mine"}, "--pool", pool.url, "qwen")
+        assert json.loads(own.stdout)["env"]["OPENAI_MODEL"] == "mine"
+        opencode = run(programs, "--pool", pool.url, "opencode")
+        config = json.loads(json.loads(opencode.stdout)["env"]["OPENCODE_CONFIG_CONTENT"])
+        assert list(config["provider"]["pool"]["models"]) == [named]
+        (folder / "pool" / "claude_a.json").unlink()
+        pool.call("POST", "/admin/reload")
+        nothing = run(programs, "--pool", pool.url, "qwen")
+        assert nothing.returncode == 7 and "serves you no model now" in nothing.stderr
+        assert "OPENAI_MODEL" not in json.loads(nothing.stdout)["env"]
+
+
 def test_a_program_that_is_run_sees_no_secret_of_the_pool_s_operator(programs: dict[str, str]) -> None:
     """What a model's commands print goes to the provider."""
     secret = {name for name, key in VARIABLES.items() if key.rpartition(".")[2] in SECRET}

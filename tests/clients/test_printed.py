@@ -13,7 +13,6 @@ import pytest
 
 from pool_server.core.enums import Provider
 from pool_server.dialects import UsableModel
-from pool_server.texts.client_settings import QWEN_MODEL
 from pool_server.web.onboarding import snippets
 from pool_server.web.onboarding.steps import Client
 from tests.clients.cases import DIRECTORY, QWEN, URL, Case, path
@@ -36,7 +35,7 @@ SCRIPTS = {"Python:": ("x.py", [sys.executable]), "Node:": ("x.mjs", ["node"])}
 
 
 SERVED = usable(
-    chat=UsableModel(QWEN_MODEL, True),
+    chat=UsableModel("qwen3-coder-plus", True),
     messages=UsableModel("claude-sonnet-5-5", True),
     gemini=UsableModel("gemini-3.8-flash", True),
 )

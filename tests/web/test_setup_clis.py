@@ -25,7 +25,7 @@ pytestmark = pytest.mark.clis
 
 
 SERVED = usable(
-    chat=UsableModel(client_settings.QWEN_MODEL, True),
+    chat=UsableModel("qwen3-coder-plus", True),
     **{one: UsableModel("", True, whole_range=True) for one in ("responses", "messages", "code_assist")},
 )
 

@@ -64,5 +64,16 @@ def test_a_key_gets_its_line_and_nobody_else(friends: Site) -> None:
     assert friends.get("/api/statusline").status == 401
 
 
+def test_a_key_is_told_the_model_to_ask_for(friends: Site) -> None:
+    made = friends.post("/api/friend/login", {"code": CODE, "name": "Ada", "passphrase": "long enough"}).json()
+    user, bearer = made["user"]["id"], {"Authorization": f"Bearer {made['key']}"}
+    told = friends.get("/api/usable?dialect=messages", **bearer).json()
+    assert told["served"] is True and told["model"].startswith("claude-") and told["returns_at"] is None
+    friends.run(lambda: friends.ctx.users.people.patch_user(user, {"limits": {"models": ["gpt-9"]}}, actor=SERVER))
+    assert not friends.get("/api/usable?dialect=messages", **bearer).json()["served"], "it is not theirs to ask for"
+    assert friends.get("/api/usable?dialect=smoke", **bearer).status == 400
+    assert friends.get("/api/usable").status == 401
+
+
 def test_local_mode_asks_for_no_key(local: Site) -> None:
     assert local.get("/api/statusline").text.endswith("\n")

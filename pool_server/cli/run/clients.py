@@ -16,7 +16,6 @@ from pool_server.texts.client_settings import (
     CLAUDE_CONFLICTS,
     GEMINI_CONFLICTS,
     INSTALL,
-    QWEN_MODEL,
     claude_env,
     gemini_env,
     opencode_config,
@@ -36,7 +35,8 @@ def _text(path: str) -> str:
 
 class Asked(NamedTuple):
     """A run: the pool, its key, headers for every request, the CLI's own arguments, the environment, and the folder
-    where settings files of ours may be written. `read` reads a file that the arguments name."""
+    where settings files of ours may be written. `read` reads a file that the arguments name; `model` is one that the
+    pool serves, "" where that is not known."""
 
     base: str
     key: str
@@ -45,6 +45,7 @@ class Asked(NamedTuple):
     env: Mapping[str, str]
     folder: Path
     read: Callable[[str], str] = _text
+    model: str = ""
 
 
 class Launch(NamedTuple):
@@ -137,8 +138,7 @@ def gemini(asked: Asked) -> Launch:
 def qwen(asked: Asked) -> Launch:
     """An OpenAI-compatible server, by variables and by the system's settings file, which wins over the person's own.
     Their OPENAI_MODEL stays."""
-    env = {**asked.env, **qwen_env(asked.base, asked.key, QWEN_MODEL)}
-    env["OPENAI_MODEL"] = asked.env.get("OPENAI_MODEL") or QWEN_MODEL
+    env = {**asked.env, **qwen_env(asked.base, asked.key, asked.env.get("OPENAI_MODEL") or asked.model)}
     settings: dict[str, Any] = {
         "security": {"auth": {"selectedType": "openai", "apiKey": asked.key, "baseUrl": f"{asked.base}/v1"}}
     }
@@ -151,7 +151,7 @@ def qwen(asked: Asked) -> Launch:
 
 def opencode(asked: Asked) -> Launch:
     """Configuration in a variable, over what the person has there and in files."""
-    config = opencode_config(asked.base, asked.key, QWEN_MODEL)
+    config = opencode_config(asked.base, asked.key, asked.model)
     if asked.headers:
         for provider in config["provider"].values():
             provider["options"]["headers"] = dict(asked.headers)
@@ -180,6 +180,7 @@ RECIPES: dict[str, Callable[[Asked], Launch]] = {
     "opencode": opencode,
     "aider": aider,
 }
+NEED_MODEL = frozenset(("qwen", "opencode"))  # they read no list of the pool's
 INSTALLED_BY = {**INSTALL, "aider": "python -m pip install aider-chat"}
 
 

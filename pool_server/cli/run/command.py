@@ -12,8 +12,10 @@ from urllib.parse import urlsplit
 import click
 
 from pool_server.cli.run import pools, reach
+from pool_server.cli.run.asking import usable_model
 from pool_server.cli.run.clients import (
     INSTALLED_BY,
+    NEED_MODEL,
     RECIPES,
     Asked,
     CannotSendHeadersError,
@@ -43,13 +45,16 @@ def command(pool: str, account: str, label: str, cli: str, args: tuple[str, ...]
     headers = {"X-Pool-Account": _plain("--account", account), "X-Pool-Agent": _plain("--as", label)}
     told = {name: value for name, value in headers.items() if value}
     handed = {name: value for name, value in env.items() if name not in pools.SECRETS}
+    asked = Asked(found.url, found.key, told, args, handed, place)
     try:
-        launch = RECIPES[cli](Asked(found.url, found.key, told, args, handed, place))
+        launch = RECIPES[cli](asked)
+        if shutil.which(launch.argv[0]) is None:
+            raise click.ClickException(f"{cli} is not on this machine; get it with: {INSTALLED_BY[cli]}")
+        if _see_the_pool(found.url) and cli in NEED_MODEL:
+            model, trouble = usable_model(found)
+            launch = RECIPES[cli](asked._replace(model=model))._replace(note=trouble)
     except CannotSendHeadersError as error:
         raise click.UsageError(str(error)) from None
-    if shutil.which(launch.argv[0]) is None:
-        raise click.ClickException(f"{cli} is not on this machine; get it with: {INSTALLED_BY[cli]}")
-    _see_the_pool(found.url)
     pools.sweep_ended(env)
     _write(launch.files)
     if launch.note:
@@ -57,17 +62,18 @@ def command(pool: str, account: str, label: str, cli: str, args: tuple[str, ...]
     return _start(launch)
 
 
-def _see_the_pool(url: str) -> None:
-    """Say that no pool answers. Raises click.ClickException where that is sure: nothing stands between a machine and
-    itself."""
+def _see_the_pool(url: str) -> bool:
+    """Whether a pool answers, as far as that is known; says so where none does. Raises click.ClickException where that
+    is sure: nothing stands between a machine and itself."""
     if not (why := reach.why_not(url)):
-        return
+        return True
     host = urlsplit(url).hostname or ""
     if host == "localhost" or is_loopback(host):
         raise click.ClickException(
             f"no pool answers at {url}: {why}. Start it with pool-server serve, or name another: run --pool URL"
         )
     click.echo(f"pool-server: no pool answers at {url}: {why}", err=True)
+    return False
 
 
 def _plain(option: str, value: str) -> str:

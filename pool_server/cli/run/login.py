@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import http.cookiejar
-import json
 import os
 import platform
 import sys
-import urllib.error
-import urllib.request
-from typing import Any, NoReturn
 from urllib.parse import parse_qs, urlsplit
 
 import click
 
 from pool_server.cli.run import pools
-
-TIMEOUT_S = 30.0
+from pool_server.cli.run.asking import PoolClient
 
 
 @click.command("login", help="Sign in to a pool: its key is kept on this machine, for `pool-server run`.")
@@ -36,7 +30,7 @@ def login(url: str, name: str, by_key: bool, keyring: bool, insecure: bool, forg
     if pools.in_the_clear(base) and not insecure:
         raise click.UsageError(f"{base} is reached in the clear; use its https address, or --insecure")
     try:
-        pool = _Pool(base)
+        pool = PoolClient(base)
         key = _known_key(pool) if by_key else _new_key(pool, name, _code(url))
         kept = pools.keep(pools.PoolKey(base, key), os.environ, keyring=keyring)
     except OSError as error:
@@ -49,14 +43,14 @@ def _code(url: str) -> str:
     return (parse_qs(urlsplit(url).query).get("code") or [""])[0]
 
 
-def _known_key(pool: _Pool) -> str:
+def _known_key(pool: PoolClient) -> str:
     key: str = click.prompt("Key", hide_input=True) if sys.stdin.isatty() else sys.stdin.readline()
     key = key.strip()
     pool.call("POST", "/api/friend/login", {"key": key})
     return key
 
 
-def _new_key(pool: _Pool, name: str, code: str) -> str:
+def _new_key(pool: PoolClient, name: str, code: str) -> str:
     code = code or click.prompt("Code (empty if you are in the pool already)", default="", show_default=False)
     name = name or click.prompt("Your name")
     said = "A passphrase of your choosing" if code else "Passphrase"
@@ -70,53 +64,3 @@ def _new_key(pool: _Pool, name: str, code: str) -> str:
     if not isinstance(key, str) or not key:
         raise click.ClickException("the pool gave no key")
     return key
-
-
-class _StayHere(urllib.request.HTTPRedirectHandler):
-    """Follows nothing: what is sent is meant for one address."""
-
-    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> NoReturn:
-        raise click.ClickException(f"the pool sends elsewhere, to {newurl[:200]!r}: use that address if it is right")
-
-
-class _Pool:
-    """A pool's own API, with a session's cookies."""
-
-    def __init__(self, base: str) -> None:
-        self._base = base
-        self._cookies = http.cookiejar.CookieJar()
-        handlers: list[urllib.request.BaseHandler] = [urllib.request.HTTPCookieProcessor(self._cookies), _StayHere()]
-        if not pools.in_the_clear(base) and base.startswith("http://"):
-            handlers.append(urllib.request.ProxyHandler({}))  # none stands between a machine and itself
-        self._opener = urllib.request.build_opener(*handlers)
-
-    def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-        """The answer's JSON. Raises click.ClickException with the pool's own words."""
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self._base + path, method=method, data=data)
-        request.add_header("Content-Type", "application/json")
-        request.add_header("Accept", "application/json")
-        token = next((cookie.value for cookie in self._cookies if cookie.name == "_xsrf"), None)
-        if token:
-            request.add_header("X-XSRFToken", token)
-        try:
-            with self._opener.open(request, timeout=TIMEOUT_S) as answer:
-                found = json.loads(answer.read(pools.MOST_BYTES))
-        except urllib.error.HTTPError as error:
-            with error:
-                raise click.ClickException(f"the pool says: {_words(error)} ({error.code})") from None
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "reason", error)
-            raise click.ClickException(f"no pool answers at {self._base}: {reason}") from None
-        if not isinstance(found, dict):
-            raise click.ClickException(f"no pool answers at {self._base}: its answer is not one's")
-        return found
-
-
-def _words(error: urllib.error.HTTPError) -> str:
-    try:
-        said = json.loads(error.read(pools.MOST_BYTES))["error"]
-        words = said["message"] if isinstance(said, dict) else said
-    except (OSError, ValueError, KeyError, TypeError):
-        return str(error.reason)
-    return "".join(char for char in str(words)[:500] if char.isprintable())
