@@ -317,10 +317,9 @@ ACTIONS = Words(
 )
 
 
-def action(row: dict[str, Any]) -> str:
+def action(name: str, actor: str) -> str:
     """What an entry of the audit log says was done; an action without words is shown by its name."""
-    name: str = row["action"]
-    if name == "user.create" and row["actor"] == "user":
+    if name == "user.create" and actor == "user":
         return _("joined")
     return ACTIONS.get(name, name)
 

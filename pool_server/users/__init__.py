@@ -15,7 +15,16 @@ from pool_server.users.identity.importer import read as read_codex_pool_users
 from pool_server.users.limits.counters import FLOOR_COST
 from pool_server.users.limits.pending import Reservation
 from pool_server.users.limits.standing import LimitStanding
-from pool_server.users.models import LEDGER_TABLES, SERVER, STATE_TABLES, AuditActor, Denied, Principal, RefusedError
+from pool_server.users.models import (
+    LEDGER_TABLES,
+    SERVER,
+    STATE_TABLES,
+    AuditActor,
+    AuditRow,
+    Denied,
+    Principal,
+    RefusedError,
+)
 from pool_server.users.service import Users
 
 __all__ = [
@@ -24,6 +33,7 @@ __all__ = [
     "SERVER",
     "STATE_TABLES",
     "AuditActor",
+    "AuditRow",
     "Denied",
     "ImportedSecret",
     "ImportedUser",

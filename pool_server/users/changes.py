@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
-import msgspec
-
 from pool_server.core.enums import Denial
 from pool_server.language import gettext as _
 from pool_server.storage import Store, StoreError, Txn
@@ -95,8 +93,3 @@ def audit_page(
 def _matches(row: AuditRow, actor: str, action: str, target: str) -> bool:
     who = not actor or actor in (row.actor_id, row.actor_name, row.actor)
     return who and row.action.startswith(action) and target in ("", row.target)
-
-
-def described(row: AuditRow) -> dict[str, Any]:
-    """A line of the audit log as the API tells it."""
-    return msgspec.structs.asdict(row)

@@ -21,7 +21,7 @@ from pool_server.storage.change_feed import ChangeFeed
 from pool_server.storage.lmdb.sweeper import Sweeper
 from pool_server.users import bookings
 from pool_server.users.admin_tokens import AdminTokens
-from pool_server.users.changes import append_change, commit, described, stored
+from pool_server.users.changes import append_change, commit, stored
 from pool_server.users.consents import Consents, Notices
 from pool_server.users.embedded_door import EmbeddedDoor
 from pool_server.users.embedded_people import EmbeddedPeople
@@ -314,13 +314,12 @@ class Users:
 
     async def audit_log(
         self, *, cursor: int | None = None, limit: int = 100, actor: str = "", action: str = "", target: str = ""
-    ) -> tuple[list[dict[str, Any]], int | None]:
+    ) -> tuple[list[AuditRow], int | None]:
         """Newest first, at most `limit` rows before `cursor`, and the next cursor (None = no more).
 
         `actor` is a user id or name, `action` a prefix ("user.", "key.revoke"), `target` an id; "" = any.
         """
-        rows, following = await self._port.audit_page(cursor, limit, actor=actor, action=action, target=target)
-        return [described(row) for row in rows], following
+        return await self._port.audit_page(cursor, limit, actor=actor, action=action, target=target)
 
     async def rotate_secret(self, *, actor: AuditActor) -> None:
         """Signs new keys with a new secret; the old one is accepted for 30 days.

@@ -126,7 +126,7 @@ def test_what_people_decide_holds_on_every_machine(database: Database, tmp_path:
             await here.follower.catch_up()
             assert not here.consents.stands(ident) and here.notices.of(ident) is None
             told, _ = await here.audit_log(action="transcripts.")
-            assert [row["action"] for row in told] == ["transcripts.withdraw", "transcripts.allow", "transcripts.allow"]
+            assert [row.action for row in told] == ["transcripts.withdraw", "transcripts.allow", "transcripts.allow"]
 
     asyncio.run(walk())
 

@@ -15,7 +15,7 @@ from pool_server.cluster.people.door import DatabaseDoor
 from pool_server.core.settings import Settings
 from pool_server.storage import Store
 from pool_server.storage.postgres.connection import Connection, DatabasePool, connected
-from pool_server.users import LEDGER_TABLES, STATE_TABLES, AuditActor, Principal, Users
+from pool_server.users import LEDGER_TABLES, STATE_TABLES, AuditActor, AuditRow, Principal, Users
 from pool_server.users.embedded_door import EmbeddedDoor
 from pool_server.users.embedded_people import EmbeddedPeople
 from pool_server.users.identity.throttle import Throttle
@@ -108,7 +108,7 @@ class Site:
         """A new set-up ticket."""
         return str((await self.users.tickets.create(principal, **more))["ticket"])
 
-    def audit_log(self) -> list[dict[str, Any]]:
+    def audit_log(self) -> list[AuditRow]:
         """The newest lines, where no loop runs."""
         return asyncio.run(self.users.audit_log())[0]
 

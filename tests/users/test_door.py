@@ -355,7 +355,7 @@ def test_a_right_friend_code_does_not_clear_failed_admin_tries(guarded: Site) ->
         await users.sign_in.friend_login(peer=HOME, name="Anna", passphrase=PASSPHRASE)  # friends are counted apart
         assert isinstance(await users.sign_in.check_admin("let the admin in", peer="192.0.2.9"), Principal)
         bans = (await users.audit_log(action="door.ban"))[0]
-        assert [(row["target"], row["detail"]["kind"]) for row in bans] == [(HOME, "admin")]
+        assert [(row.target, row.detail["kind"]) for row in bans] == [(HOME, "admin")]
 
     guarded.run(main)
 

@@ -45,8 +45,8 @@ def test_people_come_over_once(open_site: Callable[..., Site], tmp_path: Path) -
     assert rows["anna@example.org"]["created"] == pytest.approx(born)
     assert (rows["berta@example.org"]["created"], rows["berta@example.org"]["state"]) == (NOON, "disabled")
     log = site.audit_log()
-    assert [row["action"] for row in log] == ["import.users"] + ["import.skip"] * 4
-    assert log[0]["detail"] == {"taken": 2, "skipped": 4}
+    assert [row.action for row in log] == ["import.users"] + ["import.skip"] * 4
+    assert log[0].detail == {"taken": 2, "skipped": 4}
     assert "download-token" not in repr(log)
 
     path.write_text(json.dumps([{**ENTRY, "email": "carla@example.org"}]))

@@ -256,12 +256,12 @@ def test_every_change_is_audited_without_secrets(site: Site) -> None:
         await users.audit(ADMIN, "account.disable", "claude:work", {"why": "asked to"})
         rows, cursor = await users.audit_log(limit=100)
         assert cursor is None
-        assert [row["action"] for row in reversed(rows)] == [
+        assert [row.action for row in reversed(rows)] == [
             "user.create", "code.create", "user.create", "session.open", "user.change", "user.disable",
             "user.enable", "key.create", "key.revoke", "key.rotate", "code.revoke", "user.passphrase",
             "session.end_all", "user.delete", "account.disable",
         ]  # fmt: skip
-        assert {row["peer"] for row in rows} == {PEER} and {row["at"] for row in rows} == {NOON}
+        assert {row.peer for row in rows} == {PEER} and {row.at for row in rows} == {NOON}
         secrets = (made["key"], key["key"], rotated["key"], entry.key, entry.cookie, code["code"], PASSPHRASE)
         assert entry.key and entry.key not in repr(entry) and entry.cookie not in repr(entry)
         for secret in (*secrets, "private words"):
@@ -280,10 +280,10 @@ def test_the_audit_log_is_read_newest_first_page_by_page(site: Site) -> None:
         while cursor is not None:
             rows, cursor = await site.users.audit_log(limit=4, cursor=cursor)
             seen += rows
-        assert [row["action"] for row in seen] == [f"test.{number}" for number in reversed(range(10))]
-        assert [row["seq"] for row in seen] == sorted((row["seq"] for row in seen), reverse=True)
+        assert [row.action for row in seen] == [f"test.{number}" for number in reversed(range(10))]
+        assert [row.seq for row in seen] == sorted((row.seq for row in seen), reverse=True)
         mine, more = await site.users.audit_log(actor="u_1", limit=3)
-        assert [row["action"] for row in mine] == ["test.8", "test.6", "test.4"] and more is not None
+        assert [row.action for row in mine] == ["test.8", "test.6", "test.4"] and more is not None
         assert len((await site.users.audit_log(target="odd"))[0]) == 5
         assert len((await site.users.audit_log(action="test."))[0]) == 10
         assert (await site.users.audit_log(action="user."))[0] == []

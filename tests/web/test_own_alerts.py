@@ -187,7 +187,7 @@ def test_a_friend_chooses_is_told_and_stops(friends: Site, monkeypatch: pytest.M
     assert ada.send("DELETE", "/api/me/alerts").status == 200
     assert friends.ctx.users.notices.everybody() == {}
     rows, _next = friends.run(lambda: friends.ctx.users.audit_log(limit=50))
-    trail = [row["action"] for row in rows]
+    trail = [row.action for row in rows]
     assert trail.count("alerts.choose") == 1 and "alerts.stop" in trail and "ntfy" not in str(rows)
 
 

@@ -44,7 +44,7 @@ def test_consent_is_ones_own_word_given_and_taken_back(friends: Site) -> None:
     told = ada.send("PATCH", "/api/me/transcripts", {"allowed": False, "delete": True}).json()
     assert not told["allowed"] and told["conversations"] == []
     assert not friends.ctx.users.consents.allows(user)
-    actions = [row["action"] for row in friends.run(lambda: friends.ctx.users.audit_log(action="transcripts."))[0]]
+    actions = [row.action for row in friends.run(lambda: friends.ctx.users.audit_log(action="transcripts."))[0]]
     assert actions == ["transcripts.delete", "transcripts.withdraw", "transcripts.allow"]
 
 
@@ -95,7 +95,7 @@ def test_others_find_nothing_and_the_operator_only_what_is_shared(friends: Site)
     assert friends.get(f"/admin/transcripts/{user}/{talk}", **admin).status == 403
     assert ada.send("PATCH", f"/api/me/transcripts/{talk}", {"shared": True}).json()["shared"]
     assert friends.get(f"/admin/transcripts/{user}/{talk}", **admin).body == LINES
-    assert friends.run(lambda: friends.ctx.users.audit_log(action="transcripts.read"))[0][0]["target"] == user
+    assert friends.run(lambda: friends.ctx.users.audit_log(action="transcripts.read"))[0][0].target == user
     ada.send("PATCH", f"/api/me/transcripts/{talk}", {"shared": False})
     assert friends.get(f"/admin/transcripts/{user}/{talk}", **admin).status == 403
     assert friends.get("/api/me/transcripts", **admin).status == 409

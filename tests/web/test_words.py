@@ -217,8 +217,8 @@ def test_audit_details_are_words() -> None:
     assert labels.detail(detail) == "name: Ada, by the shared code, tokens a day: 500,000, cost a week: none"
     assert labels.detail({"cost_month": 50.0}) == "cost a month: $50.00"
     assert labels.via("code:K7QF2") == "the code K7QF2"
-    assert labels.action({"action": "user.create", "actor": "user"}) == "joined"
-    assert labels.action({"action": "of.the.future", "actor": "user"}) == "of.the.future"
+    assert labels.action("user.create", "user") == "joined"
+    assert labels.action("of.the.future", "user") == "of.the.future"
 
 
 # -- the token sheet ----------------------------------------------------------------------------------------------

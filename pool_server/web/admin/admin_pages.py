@@ -17,7 +17,7 @@ from pool_server.language import gettext as _
 from pool_server.language import localized, marked
 from pool_server.ledger import AccountUsage, Filters, UsageSums
 from pool_server.texts import format, labels
-from pool_server.users import RefusedError
+from pool_server.users import AuditRow, RefusedError
 from pool_server.web.admin import account_words, accounts, ledger_replay, people
 from pool_server.web.base.handler import Access, ProblemError
 from pool_server.web.base.listing import matches, page_of
@@ -230,6 +230,14 @@ class PersonKeyPage(PageHandler, access=Access.ADMIN):
         self.page("key.html", title=values.key.label, **values._asdict(), up=up, call=call)
 
 
+class AuditLine(NamedTuple):
+    """A row of the audit log, the name of the `person` it is about, "" for none, and its details in words."""
+
+    row: AuditRow
+    person: str
+    facts: str
+
+
 class AuditPage(PageHandler, access=Access.ADMIN):
     """Who did what, when; filters are in the address."""
 
@@ -237,11 +245,12 @@ class AuditPage(PageHandler, access=Access.ADMIN):
         rows, following = await people.audit(self, 100)
         filters = {name: self.get_query_argument(name, "") for name in ("actor", "action", "target")}
         older = urlencode({**{k: v for k, v in filters.items() if v}, "cursor": following}) if following else ""
-        for row in rows:
-            row["person"] = self._name(row["target"])
-            told = {name: value for name, value in row["detail"].items() if name != "name" or value != row["person"]}
-            row["facts"] = "" if row["action"] in SELF_TOLD else labels.detail(told)
-        self.page("audit.html", title="Audit", rows=rows, filters=filters, older=older)
+        self.page("audit.html", title="Audit", rows=map(self._line, rows), filters=filters, older=older)
+
+    def _line(self, row: AuditRow) -> AuditLine:
+        person = self._name(row.target)
+        told = {name: value for name, value in row.detail.items() if name != "name" or value != person}
+        return AuditLine(row, person, "" if row.action in SELF_TOLD else labels.detail(told))
 
     def _name(self, target: str) -> str:
         """The name of the person an entry is about, "" when it is about something else."""

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from pool_server.language import gettext as _
+from pool_server.users import AuditRow
 from pool_server.web.base.handler import Access, BaseHandler, ProblemError
 from pool_server.web.base.page import PageHandler
 from pool_server.web.base.shared import key_changes
@@ -160,7 +161,7 @@ class AuditHandler(AdminHandler, access=Access.ADMIN):
         self.answer({"rows": rows, "next": following})
 
 
-async def audit(handler: BaseHandler, limit: int) -> tuple[list[dict[str, Any]], int | None]:
+async def audit(handler: BaseHandler, limit: int) -> tuple[list[AuditRow], int | None]:
     """A page of the audit log by the filters in the query; Problem 400 for a cursor that is no number."""
     argument = handler.get_query_argument
     try:
