@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pool_server import language
 from pool_server.alerts import AlertFacts, Budget
 from pool_server.alerts.incidents import remember
 from pool_server.alerts.rules import step
@@ -24,6 +25,7 @@ from pool_server.core.settings import Alerts
 from pool_server.ledger import Filters, SeriesLine, UsageSeries, WeekHours
 from pool_server.texts import format
 from pool_server.web.base.assets.bundle import CHARTS, assets
+from pool_server.web.base.assets.localized import look_up_of
 from pool_server.web.base.auth import Caller
 from pool_server.web.base.shared import banner, headroom, names
 from pool_server.web.base.shared.query_params import UsageQuery
@@ -225,6 +227,11 @@ def test_what_needs_a_hand() -> None:
         "x.json cannot be used: not JSON",
     ]
     assert (found[0].said, found[0].about) == ("signed out", "/accounts?id=codex%3Aold")
+    many = [{"file": f"{n}.json", "reason": "not JSON" if n else "empty"} for n in range(30)]
+    assert [hand.words for hand in first.hands([], many, NOW)] == [
+        "0.json cannot be used: empty",
+        "29 files cannot be used: not JSON",
+    ]
 
 
 def test_a_name_keeps_its_colour_in_any_company_range_and_process(tmp_path: Path) -> None:
@@ -310,10 +317,20 @@ def test_failures_in_words() -> None:
     assert len(every) == len(FaultKind)
 
 
+@pytest.mark.parametrize("tongue", ["en", "de", "zh"])
+def test_days_of_the_heat_map_can_be_told_apart(tongue: str) -> None:
+    language.speak(look_up_of(tongue))
+    try:
+        heat = tables.heat(WeekHours(0, 1, "UTC", "tokens", [[1] * 24] * 7), 0, UTC)
+    finally:
+        language.speak(None)
+    assert len({short for _day, short, _cells in heat.days}) == 7
+
+
 @given(st.lists(st.lists(st.integers(0, 10**9), min_size=24, max_size=24), min_size=7, max_size=7))
 def test_the_strongest_shade_is_the_busiest_hour(cells: list[list[int]]) -> None:
     heat = tables.heat(WeekHours(0, 1, "UTC", "tokens", [[*day] for day in cells]), 0, UTC)
-    shades = [[cell.level for cell in day] for _, day in heat.days]
+    shades = [[cell.level for cell in day] for *_names, day in heat.days]
     most = max(max(day) for day in cells)
     for values, levels in zip(cells, shades, strict=True):
         for value, level in zip(values, levels, strict=True):

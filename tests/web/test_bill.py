@@ -78,7 +78,7 @@ def test_requests_without_a_price_are_told_and_in_no_part(site: Site) -> None:
     lines = list(csv.reader(io.StringIO(site.get("/api/usage/bill?format=csv").text)))
     assert [line[2] for line in lines[1:] if line[1] == "0.00"] == ["3"]
     page = site.get("/bill", Accept="text/html").text
-    assert "3 requests have no price here" in page and "no price</td>" in page and "≥\u00a0$" in page
+    assert "3 requests have no price and" in page and "no price</td>" in page and "≥\u00a0$" in page
 
 
 @pytest.mark.parametrize("month", ["2026", "2026-13", "x", "2026-1", "../etc", "1999-01"])

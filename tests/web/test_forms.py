@@ -177,6 +177,8 @@ def test_what_is_wrong_in_a_form_is_told_on_a_page(boss: Browser) -> None:
         ({"limits.tokens_day": "5", "none.limits.tokens_day": "1"}, {"limits": {"tokens_day": None}}),
         ({"_cleared": "priority weight", "priority": "", "weight": "2"}, {"weight": "2", "priority": None}),
         ({"plan_type": "", "label": ""}, {"label": ""}),
+        ({"_percent": "reserve", "reserve": "12.5"}, {"reserve": 0.125}),
+        ({"_percent": "reserve", "_cleared": "reserve", "reserve": ""}, {"reserve": None}),
         ({"limits.models": "a, b  c"}, {"limits": {"models": ["a", "b", "c"]}}),
     ],
 )
@@ -187,3 +189,5 @@ def test_fields_become_what_a_program_would_send(fields: dict[str, str], body: d
 def test_a_limit_that_is_no_number_is_named() -> None:
     with pytest.raises(ValueError, match="tokens_day must be a number"):
         nested({"limits.tokens_day": "many"})
+    with pytest.raises(ValueError, match="reserve must be a number"):
+        nested({"_percent": "reserve", "reserve": "half"})

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from pool_server.accounts.describe import AccountRow
 from pool_server.users.models import SERVER
-from pool_server.web.base.listing import PER_PAGE, matches, page_of
+from pool_server.web.base.listing import PER_PAGE, matches, natural, page_of
 from tests.web.pool import ADMIN, friends_settings, open_context
 from tests.web.site import LiveSite, Site
 
@@ -53,6 +53,11 @@ def test_words_are_searched_in_every_field_and_kept_in_the_links() -> None:
     assert found.found == len([row for row in ROWS if row["note"]])
     assert cut(ROWS, q="friend").later == "/people?q=friend&page=2"
     assert not cut(ROWS, q="nobody").rows
+
+
+def test_names_are_sorted_as_people_sort_them() -> None:
+    names = ["acct-10", "Acct-9", "acct", "10", "acct-9b", "9", "²", "acct-٣"]
+    assert sorted(names, key=natural) == ["9", "10", "acct", "Acct-9", "acct-9b", "acct-10", "acct-٣", "²"]
 
 
 @pytest.fixture(scope="module")

@@ -64,7 +64,7 @@ def two_weeks(site: Site) -> Site:
 def test_every_sum_says_how_it_differs(two_weeks: Site) -> None:
     page = two_weeks.get("/analytics?range=7d&by=model").text
     assert '<dt>Requests</dt><dd>3</dd><dd class="small muted">200 % more</dd>' in page
-    assert "More and less are against the 7 days before." in page
+    assert "Compared with the 7 days before." in page
     assert "the 7 days before" not in json.dumps(drawings(page)[0])
 
 

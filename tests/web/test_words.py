@@ -181,6 +181,11 @@ def test_the_first_sentence_says_how_long_it_lasts() -> None:
 def test_provider_words_name_every_state_but_ready() -> None:
     row = provider("codex", accounts={AccountState.READY: 1, AccountState.NEEDS_LOGIN: 2}, total=3)
     assert headroom.provider_row(row, NOW).words == "1 of 3 accounts ready, 2 signed out"
+    off = {AccountState.READY: 38, AccountState.DISABLED: 1, AccountState.DRAINING: 1}
+    fine = headroom.provider_row(provider("codex", accounts=off, ready=38, total=40), NOW)
+    assert (fine.tone, fine.words[:25]) == ("good", "38 of 40 accounts ready, "), (
+        "what somebody turned off is no trouble"
+    )
     out = provider("codex", accounts={AccountState.EXHAUSTED: 1}, ready=0, next_return=NOW + 60)
     assert headroom.provider_row(out, NOW).tone == "bad"
     assert headroom.provider_row(out, NOW).words == "0 of 1 account ready, 1 used up; back in 1 min"

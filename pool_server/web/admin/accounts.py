@@ -20,7 +20,7 @@ from pool_server.users import RefusedError
 from pool_server.web.admin.account_changes import UNDONE, NewAccounts, undone
 from pool_server.web.base.context import WebContext
 from pool_server.web.base.handler import Access, ProblemError
-from pool_server.web.base.listing import matches
+from pool_server.web.base.listing import matches, natural
 from pool_server.web.base.page import PageHandler
 from pool_server.web.base.shared import query_params as asking
 
@@ -297,7 +297,7 @@ class SeveralAccountsPage(PageHandler, access=Access.ADMIN):
                 name = labels.account_name(row.id)
                 words, tone = labels.STATES[state], labels.TONES[state]
                 found.append(PickedAccount(row.id, name, provider, told, owner, words, tone))
-        return sorted(found, key=lambda row: (row.provider, row.id))[:MOST_PICKED]
+        return sorted(found, key=lambda row: (row.provider, natural(row.id)))[:MOST_PICKED]
 
     def _name(self, user: str) -> str:
         try:

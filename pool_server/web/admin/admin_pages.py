@@ -20,7 +20,7 @@ from pool_server.texts import format, labels
 from pool_server.users import AuditRow, RefusedError
 from pool_server.web.admin import account_words, accounts, ledger_replay, people
 from pool_server.web.base.handler import Access, ProblemError
-from pool_server.web.base.listing import matches, page_of
+from pool_server.web.base.listing import matches, natural, page_of
 from pool_server.web.base.page import PageHandler
 from pool_server.web.base.shared import headroom, key_changes, limits, request_rows
 from pool_server.web.base.shared import query_params as asking
@@ -48,7 +48,7 @@ class AccountsPage(PageHandler, access=Access.ADMIN):
             chosen,
             path="/accounts",
             keep=lambda row: row.wanted(chosen),
-            key=lambda row: (ORDER[row.tone], row.brief.provider, row.brief.priority, row.brief.id),
+            key=lambda row: (ORDER[row.tone], row.brief.provider, row.brief.priority, natural(row.brief.id)),
         )
         ids = [row.brief.id for row in listing.rows]
         week, today = await accounts.used(ctx, ids, zone)
@@ -143,9 +143,9 @@ class ShownAccount(NamedTuple):
 
 
 SORTS = {
-    "seen": (marked("Last seen"), lambda row: (-(row["last_seen"] or 0.0), row["name"].casefold())),
-    "name": (marked("Name"), lambda row: row["name"].casefold()),
-    "tokens": (marked("Tokens, 7 days"), lambda row: (-row["tokens"], row["name"].casefold())),
+    "seen": (marked("Last seen"), lambda row: (-(row["last_seen"] or 0.0), natural(row["name"]))),
+    "name": (marked("Name"), lambda row: natural(row["name"])),
+    "tokens": (marked("Tokens, 7 days"), lambda row: (-row["tokens"], natural(row["name"]))),
     "joined": (marked("Joined"), lambda row: -(row["created"] or 0.0)),
 }
 PERSON_STATES = (("active", marked("Active")), ("disabled", marked("Off")))

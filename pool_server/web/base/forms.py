@@ -29,9 +29,11 @@ def nested(fields: Mapping[str, str]) -> dict[str, Any]:
     """`{"limits.tokens_day": "5"}` → `{"limits": {"tokens_day": 5}}`.
 
     Names that begin with `_` are the page's own; `_limits` says that these are all limits, were every field empty.
-    `none.limits.X` (a ticked box) means no limit; what `_cleared` names is taken away where it is empty. Raises
+    `none.limits.X` (a ticked box) means no limit; what `_cleared` names is taken away where it is empty, and
+    what `_percent` names is a share that a person writes in percent. Raises
     ValueError in one line for a limit that is no number.
     """
+    percent = fields.get("_percent", "").split()
     body: dict[str, Any] = {"limits": {}} if "_limits" in fields else {}
     for name, value in fields.items():
         if name.startswith(("_", "none.")) or (value == "" and name not in _KEPT_EMPTY):
@@ -40,7 +42,7 @@ def nested(fields: Mapping[str, str]) -> dict[str, Any]:
         if limit:
             body.setdefault(group, {})[limit] = _term(value) if group == "terms" else _limit(limit, value)
         else:
-            body[name] = value
+            body[name] = _number(name, value) / 100 if name in percent else value
     body |= {name: None for name in fields.get("_cleared", "").split() if fields.get(name) == ""}
     for name in fields:
         if name.startswith("none."):
@@ -54,8 +56,10 @@ def _term(value: str) -> str | bool:
 
 
 def _limit(name: str, value: str) -> int | float | list[str]:
-    if name in _LISTS:
-        return value.replace(",", " ").split()
+    return value.replace(",", " ").split() if name in _LISTS else _number(name, value)
+
+
+def _number(name: str, value: str) -> int | float:
     try:
         return int(value)
     except ValueError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Generic, NamedTuple, TypeVar
 from urllib.parse import urlencode
@@ -30,6 +31,12 @@ def matches(texts: Iterable[str | None], words: str) -> bool:
         return True
     text = " ".join(text or "" for text in texts).casefold()
     return all(word in text for word in words.casefold().split())
+
+
+def natural(text: str) -> list[tuple[int, int, str]]:
+    """A key that sorts names as people do: "acct-9" before "acct-10", large letters beside small ones."""
+    parts = re.split("([0-9]+)", text.casefold())
+    return [(0, int(part), "") if part.isascii() and part.isdigit() else (1, 0, part) for part in parts if part]
 
 
 def page_of(

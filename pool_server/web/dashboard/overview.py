@@ -153,13 +153,26 @@ def hands(accounts: Sequence[AccountBrief], rejected: Sequence[Mapping[str, Any]
                     "warn", _("{name}: its sign-in {when} and cannot be refreshed", name=name, when=when), about
                 )
             )
-    files = [
+    return bad + soon + _rejected_files(rejected)
+
+
+def _rejected_files(rejected: Sequence[Mapping[str, Any]]) -> list[AttentionItem]:
+    """One item a file; files with one fault are one."""
+    alike: dict[str, list[str]] = {}
+    for row in rejected:
+        alike.setdefault(str(row["reason"]), []).append(row["file"])
+    return [
         AttentionItem(
-            "warn", _("{file} cannot be used: {reason}", file=row["file"], reason=row["reason"]), "/accounts#rejected"
+            "warn",
+            _("{file} cannot be used: {reason}", file=files[0], reason=reason)
+            if len(files) == 1
+            else ngettext(
+                "{n} file cannot be used: {reason}", "{n} files cannot be used: {reason}", len(files), reason=reason
+            ),
+            "/accounts#rejected",
         )
-        for row in rejected
+        for reason, files in alike.items()
     ]
-    return bad + soon + files
 
 
 def midnight(now: float, zone: ZoneInfo, *, days_ago: int = 0) -> float:

@@ -46,7 +46,7 @@ class Heat(NamedTuple):
 
     sentence: str
     since: str
-    days: tuple[tuple[str, tuple[Cell, ...]], ...]
+    days: tuple[tuple[str, str, tuple[Cell, ...]], ...]  # (day, its short name, its hours)
     most: str = ""  # the fullest hour in words, for the legend
 
 
@@ -117,8 +117,8 @@ def heat(found: WeekHours, frm: float, where: tzinfo) -> Heat:
     cells = [[value or 0 for value in day] for day in found.cells]
     most = max(max(day) for day in cells)
     days = tuple(
-        (_(name), tuple(Cell(_level(value, most), say(value) if value else _("nothing")) for value in day))
-        for name, day in zip(DAYS, cells, strict=True)
+        (_(name), _(short), tuple(Cell(_level(value, most), say(value) if value else _("nothing")) for value in day))
+        for name, short, day in zip(DAYS, format.WEEKDAYS, cells, strict=True)
     )
     if not most:
         return Heat(_("Nothing was used, so no hour is busier than another."), since, days)

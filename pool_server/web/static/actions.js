@@ -1,7 +1,7 @@
 // Buttons and forms that change something. The HTML says what to call; this asks once, calls, and shows what came back.
 // data-refreshes="ids of the parts that show what was changed".
 //   <form method="post" action="/admin/…" data-call="PATCH /admin/…" data-ask="What will happen." data-label="Do it">
-// with named fields; data-type="number|limit|limit-list", data-optional on a field. data-changes: only fields whose value
+// with named fields; data-type="number|percent|limit|limit-list", data-optional on a field. data-changes: only fields whose value
 // is another than the page came with are sent. Without this script the form itself is
 // sent, with what its hidden fields say. For what follows: data-after="reload" or an address, data-done="Words.", data-tells="test",
 // data-after="account" leads to the account that was added, data-waits="Words." stand there until the answer comes,
@@ -44,6 +44,8 @@ function fieldValue(field) {
   switch (field.dataset.type) {
     case "number":
       return text === "" || text === "null" ? null : Number(text);
+    case "percent":
+      return text === "" ? null : Number((Number(text) / 100).toPrecision(12));
     case "limit":
       if (field.closest("label").querySelector("[data-none]")?.checked) return null;
       return text === "" ? undefined : Number(text);

@@ -83,14 +83,15 @@ def provider_rows(ctx: WebContext) -> list[ProviderRow]:
 
 
 def provider_row(row: ProviderStatus, now: float) -> ProviderRow:
-    """One row of `Accounts.summary()` as a page shows it."""
+    """One row of `Accounts.summary()` as a page shows it. What somebody turned off is no trouble."""
     provider, ready, total = row.provider, row.ready, row.total
+    turned_off = sum(row.accounts.get(state, 0) for state in (AccountState.DISABLED, AccountState.DRAINING))
     return ProviderRow(
         provider,
         labels.PROVIDERS[provider],
         ready,
         total,
-        "good" if ready == total else "warn" if ready else "bad",
+        "good" if ready and ready >= total - turned_off else "warn" if ready else "bad",
         state_words(row.accounts, ready, total, row.next_return, now),
         tuple(gauge(window, now) for window in row.windows),
         row.next_return,
