@@ -15,6 +15,7 @@ from pool_server.dialects.errors import (
     stream_error,
     ws_error,
 )
+from pool_server.dialects.forms import listed
 from pool_server.dialects.live.asking import name_model
 from pool_server.dialects.meters import FrameMeter, frame_meter, meter
 from pool_server.dialects.models import (
@@ -84,6 +85,7 @@ __all__ = [
     "host_of",
     "identity",
     "keys_once",
+    "listed",
     "live_error",
     "made",
     "makes_batch",

@@ -46,6 +46,8 @@ class _Message(msgspec.Struct):
     error: Any = None
     container: Any = None
     content: Any = ""
+    code: Any = None
+    base_resp: Any = None
 
 
 class _Event(msgspec.Struct):
@@ -158,6 +160,10 @@ class MessagesReader(AnswerFacts):
             return 0
         if message.type == "error" or message.error is not None:
             self._fault(body)
+            return FAULT
+        refused = message.base_resp.get("status_code") if isinstance(message.base_resp, dict) else message.code
+        if refused and not message.content:  # MiniMax's and Z.ai's error in a 200
+            self.fault = 200, body
             return FAULT
         self._message(message)
         if _CODE_RAN in body:

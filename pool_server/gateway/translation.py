@@ -9,12 +9,12 @@ from typing import Any
 
 import msgspec
 
-from pool_server import __version__
+from pool_server import __version__, dialects
 from pool_server.accounts import upstream_kind, vendor_of
 from pool_server.core.enums import CredentialKind, Dialect, Operation, Provider
 from pool_server.core.models import ClientCall
 from pool_server.core.tasks import beside_the_loop
-from pool_server.dialects import translation
+from pool_server.dialects import forms, translation
 from pool_server.dialects.translation import DIALECT, UpstreamKind
 from pool_server.gateway.answer import Piece, UnusableAnswerError
 from pool_server.gateway.transports import UpstreamRefusal
@@ -106,9 +106,11 @@ class AttemptTranslation:
 
 
 class Translation(AttemptTranslation):
-    """Another dialect."""
+    """Another dialect. `listed`: the client takes a stream's events as a JSON list, and gets one of one event."""
 
-    def __init__(self, terms: CallTerms, kind: UpstreamKind, translated: translation.Translated) -> None:
+    def __init__(
+        self, terms: CallTerms, kind: UpstreamKind, translated: translation.Translated, *, listed: bool
+    ) -> None:
         path, _, query = translated.path.partition("?")
         call = ClientCall(
             operation=translated.operation,
@@ -124,6 +126,7 @@ class Translation(AttemptTranslation):
         super().__init__(name, kind, call, translated.body, stream=translated.response.stream)
         self.dropped, self.approximated = translated.dropped, translated.approximated
         self._response = translated.response
+        self._listed = listed
         self._whole: list[bytes] = []
 
     def record(self) -> dict[str, Any]:
@@ -144,7 +147,7 @@ class Translation(AttemptTranslation):
     def finish(self) -> bytes:
         told = self._response.finish() if self.events else self._response.whole(b"".join(self._whole))
         if self._response.complete or self._response.begun:
-            return told
+            return b"[%b]" % told if self._listed else told
         fault = self._response.fault
         self.status, body = self._response.fault_answer()
         if fault is None or fault.status >= 500:
@@ -189,6 +192,52 @@ class PlainClient(AttemptTranslation):
 
     def refusal(self, refusal: UpstreamRefusal) -> UpstreamRefusal:
         return _told(Dialect.RESPONSES, refusal)
+
+
+class Reformed(AttemptTranslation):
+    """An answer in the client's own dialect and in the form it asked for: the upstream chose the other one.
+
+    `listed`: the client takes events as a JSON list; `usage`: it asked for a Chat stream's.
+    """
+
+    def __init__(self, dialect: Dialect, call: ClientCall, *, stream: bool, listed: bool, usage: bool) -> None:
+        super().__init__("", UpstreamKind(dialect.value), call, b"", stream=stream)
+        self._usage = usage
+        self._fold = None if stream else forms.Folded(dialect, listed=listed)
+        self._whole: list[bytes] = []
+
+    def headers(self) -> list[tuple[str, str]]:
+        return [("Content-Type", _SSE if self.stream and self.status == 200 else _JSON)]
+
+    def record(self) -> dict[str, Any]:
+        told = "events" if self.stream else "one body"
+        return {"approximated": {"form of the answer": f"{told}, as asked for; the upstream chose the other"}}
+
+    def feed(self, piece: bytes) -> bytes:
+        if self._fold is None:
+            self._whole.append(piece)
+        else:
+            self._fold.feed(piece)
+        return b""
+
+    def finish(self) -> bytes:
+        whole = b"".join(self._whole)
+        if self._fold is not None:
+            told, error = self._fold.body(), self._fold.error
+        else:
+            told, error = forms.unfolded(self.dialect, whole, usage=self._usage), None
+            if told is None and (error := decode(whole)).get("error") is not None:
+                told = whole
+        if told is None:
+            raise UnusableAnswerError("the answer broke off, or is of no known form")
+        if error:
+            self.status = translation.read_error(0, error).status
+        return told
+
+    def close(self) -> None:
+        super().close()
+        if self._fold is not None:
+            self._fold.close()
 
 
 class NoAnswer:
@@ -279,19 +328,25 @@ async def translate(
     body = await whole()
     if body is None:
         return None
+    listed = dialects.listed(terms.dialect, call.query, stream=terms.stream)
     if len(body) < _IN_THREAD:
-        return _translated(terms, kind, vendor_of(cred), body)
-    return await asyncio.to_thread(_translated, terms, kind, vendor_of(cred), body)
+        return _translated(terms, kind, vendor_of(cred), body, listed=listed)
+    return await asyncio.to_thread(_translated, terms, kind, vendor_of(cred), body, listed=listed)
 
 
-def _translated(terms: CallTerms, kind: UpstreamKind, vendor: str, body: bytes) -> AttemptTranslation:
+def _translated(terms: CallTerms, kind: UpstreamKind, vendor: str, body: bytes, *, listed: bool) -> AttemptTranslation:
     target = translation.Target(kind, model=terms.model, seals=terms.seals, vendor=vendor, fit=terms.fit)
     context = translation.TranslationContext(
-        ident=terms.exchange, now=terms.now, session=terms.session, model=terms.model, stream=terms.stream
+        ident=terms.exchange,
+        now=terms.now,
+        session=terms.session,
+        model=terms.model,
+        stream=terms.stream and not listed,
     )
     if terms.operation is Operation.COUNT_TOKENS:
         return CountTranslation(terms, kind, translation.translate_count(terms.dialect, target, body, context))
-    return Translation(terms, kind, translation.translate_request(terms.dialect, target, body, context))
+    translated = translation.translate_request(terms.dialect, target, body, context)
+    return Translation(terms, kind, translated, listed=listed)
 
 
 async def _by_the_rules(

@@ -101,6 +101,25 @@ def rate_windows(headers: Mapping[str, str], *, now: float, scope: str) -> list[
     return found
 
 
+_RESET = re.compile(
+    r"(?:x-)?ratelimit-reset(?:-[a-z-]{1,32})?|anthropic-ratelimit-(?:requests|(?:input-|output-)?tokens)-reset"
+)
+
+
+def rate_reset(headers: Mapping[str, str], *, now: float) -> float | None:
+    """When a refused request may be made again by the limits' own headers: when all that have nothing left begin anew,
+    the first of those that do not say what is left; None where no header tells."""
+    spent: list[float] = []
+    untold: list[float] = []
+    for name, value in headers.items():
+        if "ratelimit-" not in name or not _RESET.fullmatch(name):
+            continue
+        at, left = _rate_reset(value, now), number(headers.get(name.replace("-reset", "-remaining", 1)))
+        if at is not None and at > now and (left is None or left <= 0):
+            (untold if left is None else spent).append(at)
+    return max(spent) if spent else min(untold, default=None)
+
+
 class _Rate(NamedTuple):
     """What a `…-remaining…` header counts ("requests", "input_tokens"), in how long, and the headers beside it."""
 

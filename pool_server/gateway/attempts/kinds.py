@@ -7,9 +7,11 @@ from pool_server.core.enums import MODEL_CALLS, Dialect, Operation, Transport
 from pool_server.gateway.answer import AnsweringAccount, FrameAnswer, RelayedAnswer, StreamAnswer, Transformer
 from pool_server.gateway.attempts.bodies import BufferedAnswer, FoldedAnswer, UndecidedAnswer
 from pool_server.gateway.exchange import Exchange
+from pool_server.gateway.translation import Reformed
 from pool_server.gateway.transports import UpstreamAnswer, content_length
 
 _LOOKS_UP = frozenset({"GET", "HEAD"})
+_FORMS = frozenset({Operation.RESPONSES, Operation.MESSAGES, Operation.CHAT, Operation.COMPLETIONS, Operation.GENERATE})
 
 
 def answer_of(
@@ -41,6 +43,9 @@ def answer_of(
         return Transport.SSE if stream else Transport.BUFFERED
 
     def make(stream: bool) -> RelayedAnswer:
+        nonlocal translation, transformer
+        if translation is None and (reformed := _reformed(x, source, stream)) is not None:
+            translation = transformer = x.translation = reformed
         x.transport = carried(stream if translation is None else translation.stream)
         if translation is not None:
             translation.events = stream
@@ -55,6 +60,18 @@ def answer_of(
     if labelled or x.peek.stream or (translation is not None and operation in MODEL_CALLS):
         return UndecidedAnswer(make, account, labelled=labelled, now=now)
     return make(False)
+
+
+def _reformed(x: Exchange, source: UpstreamAnswer, stream: bool) -> Reformed | None:
+    """What gives the client its answer in the form it asked for, where the upstream chose the other one: events
+    (`stream`) for one body, or one body for events."""
+    route, peek = x.route, x.peek
+    if route.operation not in _FORMS or route.websocket or x.call.method in _LOOKS_UP or source.status != 200:
+        return None
+    listed = dialects.listed(route.dialect, x.call.query, stream=peek.stream)
+    if stream is (peek.stream and not listed):
+        return None
+    return Reformed(route.dialect, x.call, stream=not stream, listed=listed, usage=peek.usage_asked)
 
 
 def _body(

@@ -9,6 +9,7 @@ from pool_server.core.models import Fault
 from pool_server.providers.claude import quota
 from pool_server.providers.evidence.rules import FaultRule, FaultTable, Of, QuotaLimit, Refused, ResetTime, classify
 from pool_server.providers.evidence.shared import SHARED
+from pool_server.providers.evidence.vendors import CODED
 from pool_server.providers.times import HOUR, retry_after, until
 
 _K = FaultKind
@@ -78,6 +79,7 @@ CLAUDE = FaultTable(
             says=r"oauth authentication is currently not allowed for this organization",
         ),
         FaultRule(_K.NOT_FOUND, Of.MODEL, status=(404,), type="not_found_error", says=r"model: \S{1,200}$"),
+        *CODED,  # an address of somebody else's that speaks this API has codes of its own
     ),
     limit,
     rate_cap=SHORT_CAP,

@@ -29,6 +29,7 @@ from pool_server.providers.evidence.reading import ErrorFacts, is_challenge, mes
 from pool_server.providers.evidence.table import WITHIN_AN_ANSWER
 from pool_server.providers.redact import short
 from pool_server.providers.times import DAY, HOUR, MINUTE, WEEK, dated_reset, number, retry_after, until, wait_in_text
+from pool_server.providers.windows import rate_reset
 
 TEXT_WAIT_CAP = MINUTE  # "try again in 1.2s" is believed up to here, but in a refusal for a limit
 LONGEST = 31 * DAY
@@ -258,7 +259,8 @@ def _retry_at(
     elif kind is FaultKind.CAPACITY:
         cap = TEXT_WAIT_CAP
     told = status == 429 and kind in (FaultKind.RATE, FaultKind.QUOTA)
-    return hint(headers, facts, now=now, cap=cap, text_cap=cap if told else TEXT_WAIT_CAP)
+    at = hint(headers, facts, now=now, cap=cap, text_cap=cap if told else TEXT_WAIT_CAP)
+    return until(rate_reset(headers, now=now), now=now, cap=cap) if at is None and told else at
 
 
 def _span(text: str) -> float:

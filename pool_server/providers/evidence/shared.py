@@ -63,6 +63,8 @@ SHARED: tuple[FaultRule, ...] = (
         says=r"(?:you have )?insufficient permissions for this operation|.{0,40}\bmissing scopes?\b"
         r"|your organization must be verified",
     ),
+    # A page of whatever stands before this endpoint: another one may take as much.
+    FaultRule(_K.PLAN, status=(413,), header="content-type: ^text/html"),
     # One request is larger than what is left: a smaller one is served, and another account may afford this one.
     FaultRule(
         _K.PLAN,

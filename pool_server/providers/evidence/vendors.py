@@ -158,4 +158,5 @@ VENDORS: dict[str, tuple[FaultRule, ...]] = {
 # One request alone is more than a minute's tokens: a smaller one is served, and another account may afford this one.
 SIZE = FaultRule(FaultKind.PLAN, status=(413, 429), says=r"request too large for \S")
 WORDS = (SIZE, *QUOTAS, *MONEY)
-COMPATIBLE: tuple[FaultRule, ...] = (*dict.fromkeys(rule for rules in VENDORS.values() for rule in rules), *WORDS)
+CODED: tuple[FaultRule, ...] = tuple(dict.fromkeys(rule for rules in VENDORS.values() for rule in rules))
+COMPATIBLE: tuple[FaultRule, ...] = (*CODED, *WORDS)

@@ -133,6 +133,14 @@ GEMINI = FaultTable(
         FaultRule(
             _K.MODEL_UNSUPPORTED, Of.MODEL, status=(429,), says=r".{0,3900}\blimit: 0(?![\d.])", reset=ResetTime.LIMIT
         ),
+        # Paid keys: money, and the operator's own cap on it. Both come as a rate.
+        FaultRule(
+            _K.PAYMENT,
+            Of.ACCOUNT,
+            status=(402, 403, 429),
+            says=r"[^.]{0,60}\bprepa(?:yment|id) credits? (?:are|is|have been|has been) (?:depleted|exhausted|used up)"
+            r"|[^.]{0,60}\bexceeded its (?:\w+ )?spend(?:ing)? (?:cap|limit)\b",
+        ),
         FaultRule(_K.RATE, Of.MODEL, status=(429,), reset=ResetTime.LIMIT),
         # Sentences.
         FaultRule(_K.AUTH, Of.ACCOUNT, status=(400, 401, 403), says=r"api key (?:not valid|expired)"),
