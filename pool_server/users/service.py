@@ -29,7 +29,7 @@ from pool_server.users.identity import sessions, throttle, tickets
 from pool_server.users.identity.codes import Codes
 from pool_server.users.identity.directory import Directory, Groups, UserFacts, forbidden
 from pool_server.users.identity.imported.aliases import ImportedSecret, imported_secrets, keep_secrets
-from pool_server.users.identity.importer import ImportedUser, TakenUser, import_once, take
+from pool_server.users.identity.importer import ImportedUser, TakenUser, import_once, planned, take
 from pool_server.users.identity.keys import EXPIRED_KEY, REVOKED_KEY, KeyRing
 from pool_server.users.identity.passwords import ROUNDS, Hasher
 from pool_server.users.identity.people import People
@@ -344,9 +344,7 @@ class Users:
     ) -> list[TakenUser]:
         """People of another pool, whose old keys work here from now on; what came of each. `other_pools` are the
         secrets without which some of these keys cannot be told. Raises RefusedError 503, OSError and ValueError."""
-        if self.follower.elsewhere:
-            why = "people are taken over into a data folder, and from there with `pool-server store import`"
-            raise RefusedError(Denial.BAD_VALUE, why, 409)
+        self._refuse_import_elsewhere()
         now = self._clock()
         if other_pools:
             await asyncio.to_thread(keep_secrets, self._folder, other_pools)
@@ -359,6 +357,16 @@ class Users:
         rows = await commit(self._store, change)
         self._follow()
         return rows
+
+    def plan_people(self, found: list[ImportedUser]) -> list[TakenUser]:
+        """What `import_people` would make of these now; nothing is kept. Raises what that raises."""
+        self._refuse_import_elsewhere()
+        return planned(self._store, found, self._clock())
+
+    def _refuse_import_elsewhere(self) -> None:
+        if self.follower.elsewhere:
+            why = "people are taken over into a data folder, and from there with `pool-server store import`"
+            raise RefusedError(Denial.BAD_VALUE, why, 409)
 
     # What runs in the background
 

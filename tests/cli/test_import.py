@@ -235,7 +235,7 @@ def test_cliproxyapi(sh: Shell, folder: Path) -> None:
     home = folder / "home"
     put(
         home / "config.yaml",
-        'port: 8317\napi-keys:\n  - "sk-cpa-one"  # Anna\n\n  # old\n  - sk-cpa-two\nauth-dir: x\n',
+        'port: 8317\napi-keys:\n  - "sk-cpa-one"  # Anna\n\n  # old\n  - sk-cpa-two\n  - sk-cpa-one\n  - [x]\n',
     )
     tokens = login("w")["tokens"]
     put(
@@ -248,7 +248,12 @@ def test_cliproxyapi(sh: Shell, folder: Path) -> None:
     put(home / "auths/kimi-k.json", {**kimi, "expired": "2030-01-01T00:00:00Z"})
     google = {"token": {**GOOGLE, "client_secret": "hidden", "expiry": "2030-01-01T00:00:00Z"}, "project_id": "p-1"}
     put(home / "auths/gemini-g.json", {"type": "gemini", "email": "g@b.c", **google})
+    planned = rows(sh, "cliproxyapi", str(home), "--dry-run")
     found = rows(sh, "cliproxyapi", str(home))
+    assert planned == found and found["api-keys, entry 3"] == ("", "it is the key of entry 1")
+    assert found["api-keys, entry 4"] == ("", "it is no plain text")
+    again = rows(sh, "cliproxyapi", str(home), "--dry-run")
+    assert again == rows(sh, "cliproxyapi", str(home)) and not any(taken for taken, _note in again.values())
     assert found["codex-w.json"][0] == "codex:w" and found["kimi-k.json"][0] == "kimi:k"
     assert pool_file(folder, "kimi_k.json")["disabled"] and "device_id" not in pool_file(folder, "kimi_k.json")
     work = pool_file(folder, "codex_w.json")
@@ -266,11 +271,11 @@ def test_cliproxyapi(sh: Shell, folder: Path) -> None:
         ("api-keys: [a, 'b', \"c\"]\n", ["a", "b", "c"]),
         ("api-keys:\n- a\n- b # two\n", ["a", "b"]),
         ("api-keys:\r\n  - a\r\nother: 1\r\n", ["a"]),
-        ("api-keys:\n  - it#is\n  - 'it''s'\n  - a\n  - a\n", ["it#is", "it's", "a"]),
+        ("api-keys:\n  - it#is\n  - 'it''s'\n  - a\n  - a\n", ["it#is", "it's", "a", "a"]),
         ("api-keys:\nother:\n  - x\n", []),
         ("# api-keys:\n#  - x\n", []),
         ("nested:\n  api-keys:\n    - x\n", []),
-        ("api-keys:\n  - key: x\n", []),
+        ("api-keys:\n  - key: x\n", [""]),
     ],
 )
 def test_the_plain_list_of_keys(yaml: str, keys: list[str]) -> None:

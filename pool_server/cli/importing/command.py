@@ -45,9 +45,12 @@ def command(
     found = _found(kind, folder or _home(kind), _until(old_keys_until))
     rows = taking.accounts(found, Path(loaded.pool_dir), take=take, write=not dry_run)
     if found.people or found.secrets:
-        rows += (
-            taking.planned_people(found) if dry_run else people.run(config, lambda users: taking.people(found, users))
-        )
+        begun = bool(loaded.store_url) or Path(loaded.data_dir).is_dir()
+        if dry_run and not begun:
+            rows += taking.people_of_nobody_yet(found)
+        else:
+            work = taking.planned_people if dry_run else taking.people
+            rows += people.run(config, lambda users: work(found, users))
     told = taking.report(rows, found)
     if as_json:
         emit({"dry_run": dry_run, "rows": told})

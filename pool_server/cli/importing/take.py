@@ -12,7 +12,7 @@ from pool_server.accounts import NameTakenError, PoolFiles, SameAccountError
 from pool_server.cli.importing.found import Found, FoundAccount
 from pool_server.cli.user.common import SHELL
 from pool_server.providers import SPECS, CredentialRejectedError, provider_module
-from pool_server.users import Users
+from pool_server.users import TakenUser, Users
 
 
 class ImportRow(msgspec.Struct, frozen=True):
@@ -59,15 +59,23 @@ def _account(files: PoolFiles, one: FoundAccount, program: str, *, take: bool, w
 
 async def people(found: Found, users: Users) -> list[ImportRow]:
     """Add the people and their keys."""
-    rows = await users.import_people(found.people, found.secrets, actor=SHELL)
+    return _told(await users.import_people(found.people, found.secrets, actor=SHELL), found)
+
+
+async def planned_people(found: Found, users: Users) -> list[ImportRow]:
+    """What would come of them."""
+    return _told(users.plan_people(found.people), found)
+
+
+def _told(rows: list[TakenUser], found: Found) -> list[ImportRow]:
     return [
         ImportRow(row.entry.where, row.entry.name if row.user else "", row.why or _of_person(row.entry.marks, found))
         for row in rows
     ]
 
 
-def planned_people(found: Found) -> list[ImportRow]:
-    """The same, as far as it is known without a look into the data folder."""
+def people_of_nobody_yet(found: Found) -> list[ImportRow]:
+    """The same for a pool that has no data folder yet."""
     return [
         ImportRow(one.where, "" if one.skipped else one.name, one.skipped or _of_person(one.marks, found))
         for one in found.people

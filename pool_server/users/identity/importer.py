@@ -8,6 +8,7 @@ also read is the same list under "users", or an object of such entries by id. A 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import secrets
@@ -138,6 +139,23 @@ def take(
             append_audit(txn, now, actor, "import.skip", entry.where, {"name": entry.name, "why": row.why})
     skipped = sum(bool(row.why) for row in rows)
     append_audit(txn, now, actor, "import.users", "", {"taken": len(rows) - skipped, "skipped": skipped})
+    return rows
+
+
+class _UndoneError(Exception):
+    """Ends a transaction of which nothing is to be kept."""
+
+
+def planned(store: Store, found: list[ImportedUser], now: float) -> list[TakenUser]:
+    """What `take` would make of these people; nothing is kept."""
+    rows: list[TakenUser] = []
+
+    def undone(txn: Txn) -> None:
+        rows.extend(take(txn, found, now, SERVER))
+        raise _UndoneError
+
+    with contextlib.suppress(_UndoneError):
+        store.write(undone)
     return rows
 
 

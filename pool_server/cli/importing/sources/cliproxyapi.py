@@ -120,12 +120,17 @@ def _people(config: Path, found: Found) -> None:
     if not keys:
         found.left.append(Left(config.name, "there is no list api-keys in it: no key comes over"))
     for number, key in enumerate(keys, 1):
-        name = f"cliproxyapi {number}"
-        found.people.append(ImportedUser(f"api-keys, entry {number}", name, marks=(token_mark(key),)))
+        where = f"api-keys, entry {number}"
+        if not key:
+            found.left.append(Left(where, "it is no plain text"))
+        elif (first := keys.index(key) + 1) < number:
+            found.left.append(Left(where, f"it is the key of entry {first}"))
+        else:
+            found.people.append(ImportedUser(where, f"cliproxyapi {number}", marks=(token_mark(key),)))
 
 
 def api_keys(yaml: str) -> list[str]:
-    """The plain list `api-keys` at the top of a YAML text.
+    """The plain list `api-keys` at the top of a YAML text; "" for an item that is no plain text.
 
     >>> api_keys("port: 1\\napi-keys:\\n  - 'a-key'  # Anna\\n  - b\\nother:\\n  - c\\n")
     ['a-key', 'b']
@@ -137,7 +142,7 @@ def api_keys(yaml: str) -> list[str]:
             rest = line.removeprefix(_HEAD).partition(" #")[0].strip()
             values = rest[1:-1].split(",") if rest[:1] == "[" and rest[-1:] == "]" else _items(lines)
             break
-    return list(dict.fromkeys(key for value in values if (key := _scalar(value.strip()))))
+    return [_scalar(value.strip()) for value in values]
 
 
 def _items(lines: Iterator[str]) -> list[str]:
