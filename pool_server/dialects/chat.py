@@ -29,14 +29,19 @@ STATUS = RESPONSES_STATUS | {
 }
 
 # What makes a chunk more than a piece of text. Within JSON strings quotes are escaped, so a text never looks like it.
-_TELLING = re.compile(rb'"(?:usage"\s*+:\s*+\{|error"\s*+[:,}]|finish_reason"\s*+:\s*+"[a-z])')
-_FINISH = re.compile(rb'"finish_reason"\s*:\s*"[a-z]')
+# A reason may be in capitals, and the word null is none.
+_TELLING = re.compile(
+    rb'"(?:usage"\s*+:\s*+\{|error"\s*+[:,}]|finish_reason"\s*+:\s*+"[A-Za-z]|status_code"\s*+:\s*+[1-9])'
+)
+_FINISH = re.compile(rb'"finish_reason"\s*:\s*"(?!null")[A-Za-z]')
 _USAGE = re.compile(rb'"usage"\s*:\s*\{')
-_ERROR = re.compile(rb'"error"\s*[:,}]')  # a key, or the "object" of vLLM's
+_ERROR = re.compile(rb'"error"\s*[:,}]|"status_code"\s*:\s*[1-9]')  # a key, vLLM's "object", or MiniMax's code
+_NAMED_ERROR = (b"event: error\n", b"event: error\r", b"event:error\n", b"event:error\r")
 
 
 class _Choice(msgspec.Struct):
     delta: dict[str, Any] | None = None
+    message: Any = None
     text: Any = ""
     finish_reason: Any = None
     usage: Any = None
@@ -44,6 +49,7 @@ class _Choice(msgspec.Struct):
 
 class _XGroq(msgspec.Struct):
     usage: Any = None
+    error: Any = None
 
 
 class _Chunk(msgspec.Struct):
@@ -56,6 +62,7 @@ class _Chunk(msgspec.Struct):
     error: Any = None
     code: Any = None
     object: Any = None
+    base_resp: Any = None
 
 
 class _Answer(msgspec.Struct):
@@ -71,6 +78,39 @@ class _Answer(msgspec.Struct):
 
 _NO_ANSWER = dumps({"error": {"type": "server_error", "code": "no_answer", "message": "the answer holds no choices"}})
 _CHUNK, _ANSWER = Decoder(_Chunk), Decoder(_Answer)
+_ANY: Decoder[Any] = Decoder()
+
+
+def says(error: Any) -> bool:
+    """Whether an `error` is one: some relays add an empty text, or an object of empty fields, to good answers."""
+    return any(error.values()) if isinstance(error, dict) else bool(error)
+
+
+def fault_in(answer: dict[str, Any]) -> Any:
+    """What a chunk or answer says went wrong, outside its choices: an `error`, vLLM's flat object, Groq's own error,
+    and MiniMax's code in place of a status; None where it says nothing."""
+    if says(answer.get("error")):
+        return answer["error"]
+    base, groq = answer.get("base_resp"), answer.get("x_groq")
+    if isinstance(groq, dict) and says(groq.get("error")):
+        return groq["error"]
+    if isinstance(base, dict) and base.get("status_code"):
+        return {"message": base.get("status_msg"), "code": base["status_code"]}
+    flat = answer.get("object") == "error" and not answer.get("choices")
+    return answer if flat else None
+
+
+def error_event(event: bytes) -> bytes:
+    """The error object of an event that is one by its name alone, as of llama.cpp's `error:` lines and of events named
+    so that hold a text; nothing of others."""
+    if event.startswith(b"error:"):
+        data = event[6:].strip()
+    elif event.startswith(_NAMED_ERROR) and b'"error"' not in event:
+        data = data_of(event)
+    else:
+        return b""
+    found = read_answer(data, _ANY)
+    return dumps({"error": found if isinstance(found, (dict, str)) else data.decode("utf-8", "replace")})
 
 
 class ChatReader(AnswerFacts):
@@ -98,7 +138,10 @@ class ChatReader(AnswerFacts):
     def event(self, event: bytes) -> int:
         if self._flows(event):
             return RENDERED
-        data = data_of(event)
+        odd = error_event(event)
+        data = odd or data_of(event)
+        if odd and self._rendered:
+            return RENDERED  # no client of Chat reads these: what follows nothing good is told as a broken answer
         if not data:
             return 0
         if data == b"[DONE]":
@@ -150,18 +193,25 @@ class ChatReader(AnswerFacts):
         if chunk is None:
             return RENDERED if self._rendered else 0
         flat = chunk.choices is None and (chunk.code is not None or chunk.object == "error")
-        if chunk.error is not None or flat:
+        groq = chunk.x_groq is not None and says(chunk.x_groq.error)
+        base = isinstance(chunk.base_resp, dict) and chunk.base_resp.get("status_code")
+        if self._rendered and (groq or base):
+            return RENDERED
+        if says(chunk.error) or flat or groq:
             label = chunk.error if isinstance(chunk.error, dict) else {"code": chunk.code}
             self.fault = status_of(STATUS, label.get("code"), label.get("type"), default=500), data
+            return FAULT
+        if base:
+            self.fault = 200, data
             return FAULT
         self.response_id = self.response_id or text(chunk.id)
         self.model = self.model or text(chunk.model)
         self._served.tier = word(chunk.service_tier) or self._served.tier
         for choice in chunk.choices or ():
             self._chosen = True
-            self._finished = self._finished or bool(text(choice.finish_reason))
+            self._finished = self._finished or text(choice.finish_reason) not in ("", "null")
             shown = (value for name, value in (choice.delta or {}).items() if name != "role")
-            self._rendered = self._rendered or self._finished or any(shown) or bool(text(choice.text))
+            self._rendered = self._rendered or self._finished or any(shown) or bool(text(choice.text) or choice.message)
         return RENDERED if self._rendered else 0
 
     def whole(self, body: bytes) -> int:
@@ -169,7 +219,7 @@ class ChatReader(AnswerFacts):
         answer = read_answer(body, _ANSWER)
         if answer is None:
             return 0
-        if answer.error is not None:
+        if says(answer.error):
             label = answer.error if isinstance(answer.error, dict) else {}
             self.fault = status_of(STATUS, label.get("code"), label.get("type"), default=500), body
             return FAULT

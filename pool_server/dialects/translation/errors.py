@@ -10,6 +10,7 @@ import msgspec
 from pool_server.core.enums import ApiFamily, Dialect
 from pool_server.core.lenient_json import read_answer
 from pool_server.dialects.chat import STATUS as CHAT_STATUS
+from pool_server.dialects.chat import fault_in
 from pool_server.dialects.gemini import STATUS as GEMINI_STATUS
 from pool_server.dialects.messages import STATUS as MESSAGES_STATUS
 from pool_server.dialects.specs import SPECS
@@ -65,7 +66,7 @@ def read_error(status: int, body: bytes | dict[str, Any]) -> ErrorInfo:
     if isinstance(found, dict) and isinstance(found.get("response"), dict) and found["response"].get("error"):
         found = found["response"]
     outer = found if isinstance(found, dict) else {}
-    error = outer.get("error")
+    error = fault_in(outer)
     inner = error if isinstance(error, dict) else outer
     message = _message(inner, error, outer.get("detail"), found)
     kind, code = _label(inner.get("type")), _label(inner.get("code"))

@@ -240,6 +240,7 @@ class NeutralRequest(msgspec.Struct):
     namespaces: dict[str, tuple[str, str]] = {}  # flattened tool name → (namespace, name)
     echo: dict[str, Any] = {}
     compacts: bool = False  # asks for a summary in the place of the conversation, as one item
+    legacy: bool = False  # offers `functions`, as Chat did before it had tools: one call an answer
     inside: list[str] = []  # fields nobody reads, further in than the top
     inside_further: int = 0  # how many more there were
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from pool_server.dialects.chat import fault_in
 from pool_server.dialects.translation.answers.fold import WholeAnswer
 from pool_server.dialects.translation.answers.sequence import Sequencer
 from pool_server.dialects.translation.chat import answer as chat_answer
@@ -65,7 +66,7 @@ class Choices:
     def event(self, name: str, event: Any) -> None:
         if self.closed or not isinstance(event, dict):
             return
-        if chat_stream_in.is_error(event):
+        if fault_in(event) is not None:
             self.fail(read_error(0, event))
             return
         self._usage = event.get("usage") or self._usage
@@ -87,7 +88,7 @@ class Choices:
     def end(self) -> None:
         if self.closed:
             return
-        if not self._readers or not all(choice.ended for choice in self._choices.values()):
+        if not self._readers or not all(reader.ended for reader in self._readers.values()):
             self.fail(_CUT)
             return
         for index in sorted(self._readers):

@@ -1,8 +1,11 @@
-"""Where an answer is cut: a text at a stop string, arguments at the limit of the output."""
+"""Where an answer is cut: a text at a stop string, arguments at the limit of the output; and arguments that were put
+together wrongly."""
 
 from __future__ import annotations
 
 import re
+from json import JSONDecodeError, JSONDecoder
+from typing import Any
 
 from pool_server.dialects.translation.tools import arguments_object
 
@@ -63,3 +66,65 @@ def completion(text: str) -> str | None:
             if arguments_object(text + escape + ending + closers)[1]:
                 return escape + ending + closers
     return None
+
+
+_VALUES = JSONDecoder()
+
+
+def put_right(arguments: str) -> str:
+    """Arguments as the object they stand for: null for none, an object within a string, and one that is told twice or
+    behind an empty one, as some endpoints' parsers of calls do. What is none of these stays as it is."""
+    if len(arguments) > _CUT_SIZE or arguments_object(arguments)[1]:
+        return arguments
+    found: list[Any] = []
+    text: list[str] = []
+    rest = arguments.strip()
+    try:
+        while rest:
+            value, end = _VALUES.raw_decode(rest)
+            found.append(value)
+            text.append(rest[:end])
+            rest = rest[end:].lstrip()
+    except (JSONDecodeError, RecursionError):
+        return arguments
+    if len(found) == 1 and isinstance(found[0], str):
+        return found[0] if arguments_object(found[0])[1] and found[0].strip() else arguments
+    told = [value for value in found if value not in (None, {})]
+    if not told:
+        return "{}"
+    if not isinstance(told[0], dict) or any(value != told[0] for value in told):
+        return arguments
+    return text[found.index(told[0])]
+
+
+class LivePieces:
+    """Which pieces of a call's arguments can be told as they come: what is no object yet, and what follows one, waits
+    for the end."""
+
+    __slots__ = ("_before", "_held", "_told")
+
+    def __init__(self) -> None:
+        self._before = self._told = 0  # characters before what was told, and of that
+        self._held = False
+
+    def feed(self, piece: str, before: list[str]) -> bool:
+        """Whether the piece is told; `before` are those before it."""
+        if self._held:
+            return False
+        start = piece.lstrip()
+        if not self._told:
+            if not start:
+                self._before += len(piece)
+                return False
+            self._held = not start.startswith("{") or start.rstrip() == "{}"
+        elif start.startswith("{") and before[-1].rstrip().endswith("}"):
+            self._held = arguments_object("".join(before))[1]
+        self._told += 0 if self._held else len(piece)
+        return not self._held
+
+    def rest(self, arguments: str, right: str) -> str:
+        """What is still to be told of `arguments`, which are put `right`."""
+        told = arguments[self._before : self._before + self._told].lstrip()
+        if right != arguments and right.startswith(told):
+            return right[len(told) :]
+        return arguments[self._before + self._told :]

@@ -15,7 +15,7 @@ import msgspec
 
 from pool_server.core.enums import Dialect
 from pool_server.core.models import Usage
-from pool_server.dialects.translation.answers.cuts import StopStrings, completion
+from pool_server.dialects.translation.answers.cuts import LivePieces, StopStrings, completion, put_right
 from pool_server.dialects.translation.answers.logprobs import TokenQueue, size
 from pool_server.dialects.translation.conformance import Notes
 from pool_server.dialects.translation.neutral import ErrorInfo, Family, Finish, TokenLogprob
@@ -72,6 +72,7 @@ class _Block:
         "ident",
         "key",
         "kind",
+        "live",
         "name",
         "opened",
         "order",
@@ -93,6 +94,7 @@ class _Block:
         self.ident = self.name = self.seal = ""
         self.order: int | None = None
         self.custom = self.redacted = False
+        self.live = LivePieces()
         self.wrapped = False  # a custom tool's text within an object: unwrapped when it is whole
 
 
@@ -374,9 +376,10 @@ class Sequencer:
             if self._writer.keeps:
                 self._hold(len(piece))
         else:
-            self._keep(block, piece)
-            if self._writer.live_arguments and not block.wrapped and not self.closed:
+            tells = self._writer.live_arguments and not block.wrapped
+            if tells and (block.custom or block.live.feed(piece, block.pieces)) and not self.closed:
                 self._writer.arguments(piece)
+            self._keep(block, piece)
 
     def _tell_text(self, piece: str) -> None:
         self._writer.text(piece)
@@ -413,23 +416,25 @@ class Sequencer:
         return True
 
     def _close_call(self, block: _Block) -> bool:
-        whole = "".join(block.pieces)
+        whole = rest = "".join(block.pieces)
         if block.wrapped:
-            whole = emulated_input(whole)
-            if self._writer.live_arguments and whole:
-                self._writer.arguments(whole)
-        elif self._writer.json_arguments and not block.custom and not arguments_object(whole)[1]:
-            if self._reason is None:
-                return False  # whether the answer was cut is not known yet
-            ending = completion(whole) if self._reason in _CUT else None
-            if ending is None:
-                self.fail(
-                    ErrorInfo(502, "The model wrote tool arguments that are no JSON.", "api_error", "bad_arguments")
-                )
-                return False
-            if self._writer.live_arguments:
-                self._writer.arguments(ending)
-            whole += ending
+            whole = rest = emulated_input(put_right(whole))
+        elif block.custom:
+            rest = ""
+        else:
+            whole = put_right(whole.lstrip())
+            rest = block.live.rest(rest, whole)
+            if self._writer.json_arguments and not arguments_object(whole)[1]:
+                if self._reason is None:
+                    return False  # whether the answer was cut is not known yet
+                ending = completion(whole) if self._reason in _CUT else None
+                if ending is None:
+                    said = "The model wrote tool arguments that are no JSON."
+                    self.fail(ErrorInfo(502, said, "api_error", "bad_arguments"))
+                    return False
+                whole, rest = whole + ending, rest + ending
+        if self._writer.live_arguments and rest:
+            self._writer.arguments(rest)
         if not self._writer.keeps:
             self._held -= block.size
         block.pieces = []

@@ -8,6 +8,7 @@ import msgspec
 
 from pool_server.core.enums import Dialect
 from pool_server.core.lenient_json import beyond_reading, read_answer, why_unread
+from pool_server.dialects.chat import error_event, fault_in
 from pool_server.dialects.translation.answers.choices import Choices, first_of
 from pool_server.dialects.translation.answers.fold import Fold, WholeAnswer
 from pool_server.dialects.translation.answers.sequence import HELD, Sequencer, Terms, Writer
@@ -93,7 +94,7 @@ class ResponseTranslator:
         self._client = terms.client
         self._created = int(now)
         self._echo = responses_answer.Echo(self._created, request.echo, request.namespaces)
-        self._compacts = request.compacts
+        self._compacts, self._legacy = request.compacts, request.legacy
         self._folds: dict[int, Fold] = {}
         self._out: list[bytes] = []
         self._upstream = upstream
@@ -162,7 +163,7 @@ class ResponseTranslator:
         inner = found.get("response", found) if isinstance(found, dict) and self._upstream in GOOGLE else found
         if found is None and beyond_reading(body):
             self._sequencer.fail(ErrorInfo(502, f"{why_unread(body)}.", "api_error"))
-        elif not isinstance(inner, dict) or (inner.get("error") and not inner.get("output")):
+        elif not isinstance(inner, dict) or (fault_in(inner) is not None and not inner.get("output")):
             self._sequencer.fail(
                 read_error(0 if isinstance(inner, dict) else 502, inner if isinstance(inner, dict) else body)
             )
@@ -198,6 +199,8 @@ class ResponseTranslator:
         answer, others = found
         if self._compacts:
             return msgspec.json.encode(compaction.write_answer(answer, self._echo))
+        if self._client is Dialect.CHAT:
+            return msgspec.json.encode(chat_answer.write_answer(answer, self._created, legacy=self._legacy))
         return msgspec.json.encode(_write_whole(self._client, answer, others, self._created, self._echo))
 
     def close(self) -> None:
@@ -207,7 +210,7 @@ class ResponseTranslator:
     # What the scanner asks
 
     def event(self, event: bytes) -> int:
-        data = data_of(event)
+        data = error_event(event) or data_of(event)
         if data == b"[DONE]":
             self._reader.done()
         elif data:
@@ -257,7 +260,7 @@ def _choices(terms: Terms, most: int, out: list[bytes] | None, *, transcribed: b
 def _stream_writer(client: Dialect, created: int, echo: Any, request: NeutralRequest) -> tuple[list[bytes], Writer]:
     writer: _OutWriter
     if client is Dialect.CHAT:
-        writer = chat_stream_out.ChatStreamWriter(created, include_usage=request.include_usage)
+        writer = chat_stream_out.ChatStreamWriter(created, include_usage=request.include_usage, legacy=request.legacy)
     elif client is Dialect.RESPONSES:
         writing = compaction.CompactionWriter if request.compacts else responses_stream_out.ResponsesStreamWriter
         writer = writing(echo)
@@ -294,8 +297,6 @@ def _read_whole(upstream: UpstreamKind, body: dict[str, Any], sink: Sink, *, tra
 def _write_whole(
     client: Dialect, answer: WholeAnswer, others: dict[int, WholeAnswer], created: int, echo: Any
 ) -> dict[str, Any]:
-    if client is Dialect.CHAT:
-        return chat_answer.write_answer(answer, created)
     if client is Dialect.RESPONSES:
         return responses_answer.write_answer(answer, echo)
     if client is Dialect.MESSAGES:

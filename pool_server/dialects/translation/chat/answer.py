@@ -8,7 +8,13 @@ from pool_server.core.models import Usage
 from pool_server.dialects.translation.answers.fold import WholeAnswer
 from pool_server.dialects.translation.answers.logprobs import read_choice
 from pool_server.dialects.translation.chat.media import SoundPieces, pictures
-from pool_server.dialects.translation.chat.stream_in import content_pieces, leave_untold, read_finish
+from pool_server.dialects.translation.chat.stream_in import (
+    calls_of,
+    content_pieces,
+    leave_untold,
+    read_finish,
+    thought_of,
+)
 from pool_server.dialects.translation.fields import arguments_text, obj, openai_usage, text
 from pool_server.dialects.translation.neutral import Finish, Reasoning, Sink, Text, ToolCall
 
@@ -26,13 +32,14 @@ TOLD = {
 
 def read_answer(body: dict[str, Any], sink: Sink, *, transcribed: bool = True) -> None:
     """Tell a completion; what is none ends as one that broke off. `transcribed`: what a sound says is told as text."""
-    choices = body.get("choices")
-    choice = obj(choices[0]) if isinstance(choices, list) and choices else {}
-    message = obj(choice.get("message"))
+    found = body.get("choices")
+    choices = [obj(one) for one in found] if isinstance(found, list) else []
+    choice = choices[0] if choices else {}
+    message = _joined([obj(one.get("message")) for one in choices]) or {"content": text(choice.get("text"))}
     sink.start(text(body.get("id")), text(body.get("model")))
     pieces = list(content_pieces(message.get("content"), sink))
     thoughts = [piece for kind, piece in pieces if kind == "reasoning"]
-    if thought := text(message.get("reasoning_content")) or text(message.get("reasoning")) or "".join(thoughts):
+    if thought := text(thought_of(message)) or "".join(thoughts):
         sink.reasoning("reasoning", thought)
         sink.end("reasoning")
     content = "".join(piece for kind, piece in pieces if kind == "text")
@@ -44,8 +51,7 @@ def read_answer(body: dict[str, Any], sink: Sink, *, transcribed: bool = True) -
     sink.text("refusal", text(message.get("refusal")), refusal=True)
     sink.end("refusal")
     _read_media(message, sink, transcribed)
-    calls = message.get("tool_calls")
-    for index, call in enumerate(calls if isinstance(calls, list) else ()):
+    for index, call in enumerate(calls_of(message)):
         custom = obj(obj(call).get("custom"))
         function = custom or obj(obj(call).get("function"))
         arguments = function.get("input" if custom else "arguments")
@@ -54,8 +60,18 @@ def read_answer(body: dict[str, Any], sink: Sink, *, transcribed: bool = True) -
     leave_untold(message, sink)
     sink.usage(openai_usage(body.get("usage")))
     if choice:
-        read_finish(text(choice.get("finish_reason")) or "stop", sink)
+        reasons = [reason for one in choices if (reason := text(one.get("finish_reason"))) not in ("", "stop", "null")]
+        read_finish(reasons[0] if reasons else "stop", sink)
     sink.close()
+
+
+def _joined(messages: list[dict[str, Any]]) -> dict[str, Any]:
+    """One message of all choices: some endpoints put an answer's calls in a choice of their own."""
+    if len(messages) < 2:
+        return messages[0] if messages else {}
+    told = {**messages[0], "tool_calls": [call for one in messages for call in calls_of(one)]}
+    told["content"] = next((one["content"] for one in messages if one.get("content")), None)
+    return told
 
 
 def _read_media(message: dict[str, Any], sink: Sink, transcribed: bool) -> None:
@@ -80,7 +96,8 @@ def write_usage(usage: Usage) -> dict[str, Any]:
     }
 
 
-def write_answer(answer: WholeAnswer, created: int) -> dict[str, Any]:
+def write_answer(answer: WholeAnswer, created: int, *, legacy: bool) -> dict[str, Any]:
+    """`legacy`: the client knows one call, as the API told it before it had tools."""
     said = "".join(part.text for part in answer.parts if isinstance(part, Text) and not part.refusal)
     refusal = "".join(part.text for part in answer.parts if isinstance(part, Text) and part.refusal)
     thought = "\n\n".join(part.text for part in answer.parts if isinstance(part, Reasoning) and part.text)
@@ -89,14 +106,18 @@ def write_answer(answer: WholeAnswer, created: int) -> dict[str, Any]:
     message["refusal"] = refusal or None
     if thought:
         message["reasoning_content"] = thought
-    if calls:
+    reason = TOLD[answer.finish]
+    if calls and legacy:
+        message["function_call"] = _call(calls[0])["function"]
+        reason = "function_call" if reason == "tool_calls" else reason
+    elif calls:
         message["tool_calls"] = [_call(call) for call in calls]
     return {
         "id": chat_id(answer.ident),
         "object": "chat.completion",
         "created": created,
         "model": answer.model,
-        "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": TOLD[answer.finish]}],
+        "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": reason}],
         "usage": write_usage(answer.usage),
     }
 

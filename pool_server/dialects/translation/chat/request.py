@@ -176,6 +176,7 @@ def _tools(request: NeutralRequest, body: dict[str, Any]) -> None:
             request.tools.append(Tool(name, about, custom=True, format=_grammar(custom.get("format"))))
         else:
             raise fields.no_such(kind, f"{where}.type")
+    request.legacy = bool(body.get("functions")) and not request.tools
     for where, function in each(body.get("functions"), "functions"):
         fields.function_tool(request, function, where, function.get("parameters"))
     if isinstance(body.get("web_search_options"), dict):

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from pool_server.dialects.chat import fault_in
 from pool_server.dialects.translation.answers.logprobs import read_choice
 from pool_server.dialects.translation.chat.media import SoundPieces, pictures
 from pool_server.dialects.translation.errors import read_error
-from pool_server.dialects.translation.fields import arguments_text, obj, openai_usage, text
+from pool_server.dialects.translation.fields import arguments_text, obj, openai_usage, text, words
 from pool_server.dialects.translation.neutral import ErrorInfo, Finish, Sink
 
 _FINISH = {
@@ -25,14 +26,31 @@ _FINISH = {
 }
 # The endpoint gave up: Mistral's and OpenRouter's, vLLM's, Z.ai's, DeepSeek's.
 _FAULTS = frozenset({"error", "abort", "network_error", "insufficient_system_resource"})
-_TOLD = frozenset(
-    {"role", "content", "refusal", "reasoning", "reasoning_content", "tool_calls", "audio", "images", "name"}
-)
+_USUAL = words("role content refusal reasoning reasoning_content tool_calls audio images name")
+_TOLD = _USUAL | words("reasoning_text thinking function_call")
+_NO_REASON = ("null", "none")  # a reason as a word
 
 
-def is_error(event: dict[str, Any]) -> bool:
-    """Whether an event is an error: the object of one, or vLLM's, which is none within another."""
-    return event.get("error") is not None or (event.get("object") == "error" and not event.get("choices"))
+def thought_of(message: dict[str, Any]) -> Any:
+    """The reasoning of a message or delta under the names endpoints have for it; Copilot's, Ollama's and OpenRouter's
+    come after those that most have."""
+    found = message.get("reasoning_content") or message.get("reasoning")
+    if found or message.keys() <= _USUAL:
+        return found
+    if found := text(message.get("reasoning_text")) or text(message.get("thinking")):
+        return found
+    details = message.get("reasoning_details")
+    shapes = [obj(one) for one in details] if isinstance(details, list) else []
+    return "".join(text(one.get("text")) or text(one.get("summary")) for one in shapes)
+
+
+def calls_of(message: dict[str, Any]) -> list[Any]:
+    """The calls of a message or delta; the one of the API's first form has neither id nor index."""
+    calls = message.get("tool_calls")
+    if isinstance(calls, list) and calls:
+        return calls
+    legacy = message.get("function_call")
+    return [{"function": legacy}] if isinstance(legacy, dict) and legacy else []
 
 
 def read_finish(reason: str, sink: Sink) -> None:
@@ -65,7 +83,7 @@ def content_pieces(content: Any, sink: Sink) -> Iterator[tuple[str, str]]:
 def leave_untold(message: dict[str, Any], sink: Sink) -> None:
     """Name what a message or delta holds beside what is told."""
     for name in message.keys() - _TOLD:
-        if message[name]:
+        if message[name] and not (name == "reasoning_details" and thought_of(message)):
             sink.leave(name)
 
 
@@ -108,6 +126,7 @@ class ChatStreamReader:
         self._sound = SoundPieces()
         self._started = False
         self._told = False  # something that is shown
+        self._reason = ""
         self._usage: Any = None  # some servers repeat it in every chunk: the latest is read at the end
         self._block = ""  # text, reasoning or refusal: what the last piece belonged to
         self._calls = _Calls()
@@ -115,7 +134,7 @@ class ChatStreamReader:
     def event(self, _name: str, event: Any) -> None:
         if not isinstance(event, dict):
             return
-        if is_error(event):
+        if fault_in(event) is not None:
             self._sink.fail(read_error(0, event))
             return
         if not self._started:
@@ -123,23 +142,35 @@ class ChatStreamReader:
             self._sink.start(text(event.get("id")), text(event.get("model")))
         choices = event.get("choices")
         for choice in choices if isinstance(choices, list) else ():
-            if isinstance(choice, dict) and choice.get("index", 0) in (0, None):
-                self._choice(choice)
+            if isinstance(choice, dict):
+                self._choice(choice, first=choice.get("index", 0) in (0, None))
         self._usage = event.get("usage") or self._usage
 
     def done(self) -> None:
-        if self._told:  # its end is said, if not why
+        if self._told and not self._reason:  # its end is said, if not why
             self._sink.finish(Finish.STOP)
         self.end()
 
+    @property
+    def ended(self) -> bool:
+        """Whether a reason was said."""
+        return bool(self._reason)
+
     def end(self) -> None:
+        if self._reason:  # only now: some endpoints say one with every chunk
+            read_finish(self._reason, self._sink)
         self._sink.usage(openai_usage(self._usage))
         self._sink.close()
 
-    def _choice(self, choice: dict[str, Any]) -> None:
-        delta = choice.get("delta")
+    def _choice(self, choice: dict[str, Any], *, first: bool) -> None:
+        """Of one answer: some endpoints put its calls in a choice of their own."""
+        delta = choice.get("delta") or self._whole(choice)
+        if not first:
+            delta = {"tool_calls": calls_of(obj(delta))}
+            if not delta["tool_calls"]:
+                return
         if isinstance(delta, dict):
-            thought = delta.get("reasoning_content") or delta.get("reasoning")
+            thought = thought_of(delta)
             logprobs = choice.get("logprobs")
             if logprobs is not None and not thought:  # those of reasoning are nobody's
                 self._logprobs(logprobs, delta)
@@ -156,15 +187,26 @@ class ChatStreamReader:
                 self._sink.text("refusal", refusal, refusal=True)
             if "audio" in delta or "images" in delta:
                 self._media(delta)
-            calls = delta.get("tool_calls")
-            for position, call in enumerate(calls if isinstance(calls, list) else ()):
+            for position, call in enumerate(calls_of(delta)):
                 if isinstance(call, dict):
                     self._call(call, position)
             if delta.keys() - _TOLD:
                 leave_untold(delta, self._sink)
-        reason = choice.get("finish_reason")
-        if reason and isinstance(reason, str):
+        self._ends(choice.get("finish_reason"))
+
+    def _whole(self, choice: dict[str, Any]) -> dict[str, Any]:
+        """The message or text of an answer told in one piece within a stream; one that repeats the pieces is none."""
+        if self._told:
+            return {}
+        return obj(choice.get("message")) or {"content": text(choice.get("text"))}
+
+    def _ends(self, reason: Any) -> None:
+        if not isinstance(reason, str) or not reason or reason.lower() in _NO_REASON:
+            return
+        if reason in _FAULTS:
             read_finish(reason, self._sink)
+        elif self._reason in ("", "stop"):
+            self._reason = reason
 
     def _parts(self, content: Any) -> None:
         for block, piece in content_pieces(content, self._sink):

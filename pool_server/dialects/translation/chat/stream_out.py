@@ -22,10 +22,12 @@ class ChatStreamWriter:
     keeps = False
     shows = False
 
-    def __init__(self, created: int, *, include_usage: bool) -> None:
+    def __init__(self, created: int, *, include_usage: bool, legacy: bool = False) -> None:
+        """`legacy`: the client knows one call, as the API told it before it had tools."""
         self.out: list[bytes] = []
         self._created = created
         self._include_usage = include_usage
+        self._legacy = legacy
         self._frame = b""
         self._calls = -1
         self._custom = False
@@ -80,11 +82,20 @@ class ChatStreamWriter:
         self._custom = custom
         kind = "custom" if custom else "function"
         inner = {"name": name, "input" if custom else "arguments": ""}
+        if self._legacy:
+            if not self._calls:
+                self._delta({"function_call": inner})
+                self._piece = self._frame + b',"choices":[{"index":0,"delta":{"function_call":{"arguments":'
+            return
         self._delta({"tool_calls": [{"index": self._calls, "id": ident, "type": kind, kind: inner}]})
         head = b'{"index":%d,"%s":{"%s":' % (self._calls, kind.encode(), b"input" if custom else b"arguments")
         self._piece = self._frame + b',"choices":[{"index":0,"delta":{"tool_calls":[' + head
 
     def arguments(self, piece: str) -> None:
+        if self._legacy:
+            if not self._calls:
+                self.out.append(self._piece + encode(piece) + b'}},"logprobs":null,"finish_reason":null}]}\n\n')
+            return
         self.out.append(self._piece + encode(piece) + b'}}]},"logprobs":null,"finish_reason":null}]}\n\n')
 
     def close_call(self, arguments: str) -> None:
@@ -92,7 +103,8 @@ class ChatStreamWriter:
             self.arguments("{}")
 
     def finish(self, reason: Finish, stop: str, usage: Usage) -> None:
-        self._delta({}, TOLD[reason])
+        told = TOLD[reason]
+        self._delta({}, "function_call" if self._legacy and told == "tool_calls" else told)
         if self._include_usage:
             self.out.append(self._frame + b',"choices":[],"usage":' + encode(write_usage(usage)) + b"}\n\n")
         self.out.append(b"data: [DONE]\n\n")
