@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from pool_server.app.server import open_services
+from pool_server.cli.account import reconcile
 from pool_server.core.models import HttpAnswer, HttpRequest, Usage, UsageRecord
 from pool_server.core.settings import PoolUsers, Settings
 from pool_server.gateway import Upstream
@@ -206,37 +207,43 @@ def test_a_hash_opens_nothing_and_a_wrong_password_is_told(
 
 
 def _day_of_use(folder: Path) -> None:
-    """One exchange of yesterday (1,000 in, 200 out) in the ledger of a pool with one account."""
+    """One exchange of that day (1,000 in, 200 out) in the ledger of a pool with one account."""
     (folder / "pool/openai_a.json").write_text(json.dumps({"api_key": KEY}))
     services = open_services(Settings(), Upstream().send)
     record = UsageRecord(
-        "r1", YESTERDAY + 3600.0, "local", provider="openai", account="openai:a", model="m",
+        "r1", DAY + 3600.0, "local", provider="openai", account="openai:a", model="m",
         usage=Usage(input=1000, output=200, known=True),
     )  # fmt: skip
     services.ledger.load([record])
     services.close_stores()
 
 
-YESTERDAY = int(time.time()) // 86_400 * 86_400 - 86_400
+DAY = int(time.time()) // 86_400 * 86_400 - 86_400  # named in each call: midnight may pass before a test
+ON_DAY = ("--day", datetime.fromtimestamp(DAY, UTC).strftime("%Y-%m-%d"))
+
+
+def test_the_day_that_is_not_named_is_yesterday() -> None:
+    before, told, after = time.time(), reconcile._day(None), time.time()
+    assert before - 2 * 86_400 < told <= after - 86_400 and told % 86_400 == 0
 
 
 def test_reconcile_compares_a_day_with_the_vendors_page(sh: Shell, folder: Path) -> None:
     _day_of_use(folder)
-    agreed = sh("account", "reconcile", "openai:a", "--input", "1000", "--output", "200")
+    agreed = sh("account", "reconcile", "openai:a", *ON_DAY, "--input", "1000", "--output", "200")
     assert (agreed.code, agreed.err) == (0, "") and "They agree." in agreed.out
-    more = sh("account", "reconcile", "openai:a", "--input", "5000", "--output", "200", "--json")
+    more = sh("account", "reconcile", "openai:a", *ON_DAY, "--input", "5000", "--output", "200", "--json")
     assert more.code == 1 and not more.json["agrees"]
     assert more.json["kinds"][0] == {"kind": "input", "ours": 1000, "theirs": 5000, "difference": 4000}
     assert "beside the pool" in more.json["reasons"][0]
-    day = datetime.fromtimestamp(YESTERDAY - 5 * 86_400, UTC).strftime("%Y-%m-%d")
+    day = datetime.fromtimestamp(DAY - 5 * 86_400, UTC).strftime("%Y-%m-%d")
     assert sh("account", "reconcile", "openai:a", "--day", day, "--input", "0").code == 0
 
 
 def test_reconcile_refuses_in_one_line(sh: Shell, folder: Path) -> None:
     _day_of_use(folder)
-    assert "POOL_VENDOR_ADMIN_KEY" in sh("account", "reconcile", "openai:a").refused(2)
+    assert "POOL_VENDOR_ADMIN_KEY" in sh("account", "reconcile", "openai:a", *ON_DAY).refused(2)
     assert "--day" in sh("account", "reconcile", "openai:a", "--day", "soon").refused(2)
-    assert "no such account" in sh("account", "reconcile", "openai:b", "--input", "1").refused(1)
+    assert "no such account" in sh("account", "reconcile", "openai:b", *ON_DAY, "--input", "1").refused(1)
 
 
 def test_reconcile_asks_the_vendor_with_a_key_it_does_not_keep(
@@ -244,10 +251,10 @@ def test_reconcile_asks_the_vendor_with_a_key_it_does_not_keep(
 ) -> None:
     _day_of_use(folder)
     pages = [
-        {"data": [{"start_time": YESTERDAY,
+        {"data": [{"start_time": DAY,
                    "results": [{"input_tokens": 400, "output_tokens": 200, "num_model_requests": 1}]}],
          "has_more": True, "next_page": "p2"},
-        {"data": [{"start_time": YESTERDAY,
+        {"data": [{"start_time": DAY,
                    "results": [{"input_tokens": 600, "output_tokens": 0, "num_model_requests": 0}]}]},
     ]  # fmt: skip
     asked: list[HttpRequest] = []
@@ -258,7 +265,7 @@ def test_reconcile_asks_the_vendor_with_a_key_it_does_not_keep(
 
     monkeypatch.setattr(Upstream, "send", send)
     monkeypatch.setenv("POOL_VENDOR_ADMIN_KEY", "sk-admin-secret")
-    done = sh("account", "reconcile", "openai:a", "--key-id", "key_1")
+    done = sh("account", "reconcile", "openai:a", *ON_DAY, "--key-id", "key_1")
     assert done.code == 0 and "They agree." in done.out and "sk-admin-secret" not in done.out
     assert "page=p2" in asked[1].url and "api_key_ids=key_1" in asked[0].url
     kept = b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
@@ -272,10 +279,10 @@ def test_reconcile_asks_the_vendor_with_a_key_it_does_not_keep(
     for part in parts:
         pages[:] = [part] * 60
         asked.clear()
-        assert "the vendor's report" in sh("account", "reconcile", "openai:a").refused(1)
+        assert "the vendor's report" in sh("account", "reconcile", "openai:a", *ON_DAY).refused(1)
 
     async def refused(self: Upstream, request: HttpRequest) -> HttpAnswer:
         return HttpAnswer(401, {}, b"no sk-admin-secret")
 
     monkeypatch.setattr(Upstream, "send", refused)
-    assert "answered 401" in sh("account", "reconcile", "openai:a").refused(1)
+    assert "answered 401" in sh("account", "reconcile", "openai:a", *ON_DAY).refused(1)

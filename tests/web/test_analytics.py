@@ -47,7 +47,7 @@ def words_of(page: str) -> str:
 
 
 def test_the_first_html_holds_every_number(site: Site) -> None:
-    usage.keep(site, usage.past(("local",), now=time.time()))
+    usage.keep(site, usage.past(("local",), now=usage.stopped(site)))
     seen(site.ctx, "claude:work", 63.0)
     page = site.get("/analytics?range=30d&by=model", Accept="text/html").text
     total = site.get("/api/usage/summary?range=30d").json()["total"]
@@ -73,7 +73,7 @@ def drawings(page: str) -> list[Any]:
 
 @pytest.mark.parametrize("metric", ["tokens", "cost"])
 def test_what_is_drawn_is_what_the_api_answers_and_the_table_lists(site: Site, metric: str) -> None:
-    usage.keep(site, usage.past(("local",), now=time.time()))
+    usage.keep(site, usage.past(("local",), now=usage.stopped(site)))
     page = site.get(f"/analytics?range=30d&by=model&metric={metric}", Accept="text/html").text
     asked = site.get(f"/api/usage/series?range=30d&by=model&bucket=day&metric={metric}").json()["series"]
     over_time, cached, first_byte, whole = drawings(page)
@@ -109,7 +109,7 @@ def test_any_name_and_value_can_be_drawn(name: str, values: list[float | None], 
 @pytest.mark.pool(usage.discreet("names"))
 def test_every_range_split_and_filter_has_a_page(site: Site) -> None:
     ada, boss = usage.friend(site), usage.admin(site)
-    usage.keep(site, usage.past((ada.user, "u_gone", ""), now=time.time(), count=60))
+    usage.keep(site, usage.past((ada.user, "u_gone", ""), now=usage.stopped(site), count=60))
     asked = [f"range={span}" for span in ("24h", "7d", "30d", "1y")]
     asked += [f"by={by}&metric=cost" for by in ("user", "model", "provider", "none")]
     asked += ["from=2020-01-01&to=2020-01-02", "provider=claude&model=claude-opus-4-7", "tz=Asia/Kolkata&range=30d"]
@@ -140,7 +140,7 @@ def test_a_pool_without_any_past_says_so(local: Site) -> None:
 
 @pytest.mark.slow
 def test_it_is_light_enough_and_loads_the_charts_on_this_page_only(site: Site) -> None:
-    usage.keep(site, usage.past(("local",), now=time.time(), days=300, count=900))
+    usage.keep(site, usage.past(("local",), now=usage.stopped(site), days=300, count=900))
     answer = site.get("/analytics?range=1y&by=model", Accept="text/html", Accept_Encoding="gzip")
     page = site.get("/analytics?range=1y&by=model", Accept="text/html").text
     scripts = sum(len(asset.gzipped) for name, asset in assets().files.items() if not name.endswith(".svg"))

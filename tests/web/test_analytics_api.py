@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import time
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlencode
@@ -28,7 +27,7 @@ USERS = ("u_1", "u_2", "u_3")
 def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Site, list[dict[str, Any]]]]:
     """A local pool with a past, and that past as the export tells it."""
     with LiveSite(usage.pool(tmp_path_factory.mktemp("filled"), Settings())) as site:
-        usage.keep(site, usage.past(USERS, now=time.time()))
+        usage.keep(site, usage.past(USERS, now=usage.stopped(site)))
         lines = site.get("/api/usage/export?format=jsonl&range=30d").body.splitlines()
         yield site, [json.loads(line) for line in lines]
 
@@ -58,7 +57,7 @@ def test_sums_equal_the_raw_records_for_any_filter(
     filled: tuple[Site, list[dict[str, Any]]], chosen: dict[str, str], hours: float, back: float
 ) -> None:
     site, raw = filled
-    to = time.time() + 1 - back * 3600
+    to = site.ctx.clock() + 1 - back * 3600
     query = urlencode({**chosen, "from": to - hours * 3600, "to": to})
     summary = site.get(f"/api/usage/summary?{query}").json()
     inside = [
@@ -187,7 +186,8 @@ def test_what_a_chart_shows_can_be_taken_along(filled: tuple[Site, list[dict[str
 
 def test_an_export_is_written_as_it_is_read(site: Site) -> None:
     """A long answer leaves in pieces: nothing of it waits for its end."""
-    usage.keep(site, [exchange("local", n, at=time.time() - n) for n in range(1, 1300)])
+    now = usage.stopped(site)
+    usage.keep(site, [exchange("local", n, at=now - n) for n in range(1, 1300)])
     answer = site.get("/api/usage/export?format=jsonl&range=24h")
     assert answer.headers["Transfer-Encoding"] == "chunked"
     assert "Content-Length" not in answer.headers

@@ -28,7 +28,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder: Path = tmp_path_factory.mktemp("bill")
     settings = msgspec.structs.replace(Settings(), subscriptions={"claude:work": 100.0})
     with LiveSite(usage.pool(folder, settings)) as made:
-        now = time.time()
+        now = usage.stopped(made)
         usage.keep(made, usage.past(USERS, now=now))
 
         async def observe() -> None:
@@ -43,7 +43,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 
 def test_the_same_bill_three_ways(site: Site) -> None:
-    month = time.strftime("%Y-%m", time.gmtime())
+    month = time.strftime("%Y-%m", time.gmtime(site.ctx.clock()))
     told: dict[str, Any] = site.get("/api/usage/bill").json()
     assert told["month"] == month
     prices = {row["account"]: row["price_usd"] for row in told["accounts"]}
@@ -61,7 +61,7 @@ def test_the_same_bill_three_ways(site: Site) -> None:
 
 
 def test_requests_without_a_price_are_told_and_in_no_part(site: Site) -> None:
-    now = time.time()
+    now = site.ctx.clock()
     known = Usage(1000, output=10, known=True)
     usage.keep(
         site,

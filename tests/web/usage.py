@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,14 @@ def _one(number: int, user: str, at: float, rng: random.Random) -> UsageRecord:
         message="could not be reached" if bad else "", first_byte_ms=None if bad else rng.uniform(200, 4000),
         total_ms=rng.uniform(4000, 60_000), attempts=[Attempt(account, 502 if bad else 200, fault)],
     )  # fmt: skip
+
+
+def stopped(site: Site) -> float:
+    """Stop the pages' clock at noon of the day before, and tell that time: no hour, day or month ends between two
+    requests, nor within the last hours of what they are asked for."""
+    noon = time.time() // DAY * DAY - DAY / 2
+    site.ctx.clock = lambda: noon
+    return noon
 
 
 def keep(site: Site, records: Sequence[UsageRecord]) -> None:
