@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pool_server.core.enums import Source
@@ -109,29 +109,44 @@ def answers(book: Ledger, wanted: Filters, frm: float, to: float, tz: str) -> An
 @settings(max_examples=6, deadline=None)
 @given(
     lives=st.lists(
-        st.tuples(st.sampled_from(ZONES), st.lists(st.integers(0, 3 * DAY), min_size=1, max_size=4)),
+        st.tuples(
+            st.sampled_from(ZONES),
+            st.lists(st.integers(0, 3 * DAY) | st.integers(0, NOTICE_S), min_size=1, max_size=6),
+            st.integers(0, DAY),
+        ),
         min_size=1,
         max_size=4,
     ),
     ranges=st.lists(st.tuples(st.integers(-2 * DAY, 20 * DAY), st.integers(0, 40 * DAY)), min_size=1, max_size=4),
 )
+@example(  # taken back ten minutes before Kolkata's midnight, which others go by for less than an hour more
+    lives=[("Asia/Karachi", [0], 0), ("Asia/Kolkata", [14_800], 0), ("Asia/Karachi", [3300], 0)],
+    ranges=[(17_200, 3600)],
+)
+@example(  # set while all that was recorded is a day old
+    lives=[("Asia/Karachi", [], DAY), ("Asia/Kolkata", [2400], DAY)], ranges=[(1000, 3600)]
+)
 def test_nodes_that_are_started_with_another_zone_lose_no_hour(
-    emptied: Database, lives: list[tuple[str, list[int]]], ranges: list[tuple[int, int]]
+    emptied: Database, lives: list[tuple[str, list[int], int]], ranges: list[tuple[int, int]]
 ) -> None:
-    """Nodes of another zone go on beside each new one."""
-    begin, now, moments, books = NOW - 30 * DAY, NOW - 30 * DAY, list[float](), list[Ledger]()
+    """Nodes of another zone go on beside each new one, which first has a record to send from before it was started."""
+    begin, clock, moments, books = NOW - 30 * DAY, Clock(NOW - 30 * DAY), list[float](), list[Ledger]()
+
+    def keep(book: Ledger, at: float) -> None:
+        asyncio.run(record(book, exchange(f"r{len(moments)}", at=at)))
+        moments.append(at)
+
     with ExitStack() as stack, tempfile.TemporaryDirectory() as folder:
         store = stack.enter_context(closing(Store.open(Path(folder) / "ledger", tables=TABLES, durable=False)))
-        for zone, pauses in lives:
+        for zone, pauses, late in lives:
             zoned = Settings(ledger=LedgerSettings(timezone=zone))
-            port = stack.enter_context(closing(ledger_kit.database_ledger(emptied, zone, empty=not books)))
+            port = stack.enter_context(closing(ledger_kit.database_ledger(emptied, zone, clock=clock, empty=not books)))
             books.append(Ledger(store, zoned, clock=lambda: NOW, port=port))
+            keep(books[-1], clock.now - late)
             for pause in pauses:
-                now += pause
+                clock.now += pause
                 for book in books:
-                    book.port._shipping._heard = -NOTICE_S  # type: ignore[attr-defined]  # an hour has gone by
-                    asyncio.run(record(book, exchange(f"r{len(moments)}", at=now)))
-                    moments.append(now)
+                    keep(book, clock.now)
             books[0].port.fold()  # type: ignore[attr-defined]
         for book in books:
             for since, length in ranges:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,9 @@ def ledger_in(
             yield Ledger(store, settings, clock=clock or Clock(), port=port)
 
 
-def database_ledger(database: Database, timezone: str = "UTC", *, empty: bool = False) -> DatabaseLedger:
+def database_ledger(
+    database: Database, timezone: str = "UTC", *, clock: Callable[[], float] = time.time, empty: bool = False
+) -> DatabaseLedger:
     """One node's. `empty`: whatever was recorded there is gone."""
 
     async def begin(connection: Connection) -> int:
@@ -78,7 +81,7 @@ def database_ledger(database: Database, timezone: str = "UTC", *, empty: bool = 
         return int(await connection.value("select id from pool.node_start_1($1, 'test', '{}')", secrets.token_hex(4)))
 
     node = database.run(begin, OWNER)
-    return DatabaseLedger(database.place(), lambda: node, timezone, mine=lambda: True)
+    return DatabaseLedger(database.place(), lambda: node, timezone, mine=lambda: True, clock=clock)
 
 
 def record_all(ledger: Ledger, records: Iterable[UsageRecord]) -> list[bool]:

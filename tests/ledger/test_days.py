@@ -51,6 +51,8 @@ def test_a_change_is_not_sudden_and_can_be_taken_back() -> None:
     assert eras[-1].since == at("2026-05-11T22:00") >= late + NOTICE_S
     assert changed(eras, "UTC", late + HOUR) == [Era(0, "UTC")]
     assert changed(eras, "Asia/Tokyo", late + HOUR) == [Era(0, "UTC"), Era(at("2026-05-11T15:00"), "Asia/Tokyo")]
+    near = eras[-1].since - NOTICE_S  # others may go by it until they ask again
+    assert changed(eras, "UTC", near) == [*eras, Era(at("2026-05-12T00:00"), "UTC")]
     assert changed(eras, "Europe/Berlin", 0) == eras, "a clock that has gone back takes nothing away"
     assert changed([], "Asia/Tokyo", late) == [Era(0, "Asia/Tokyo")]
 

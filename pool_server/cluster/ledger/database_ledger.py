@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from functools import partial
@@ -51,11 +52,19 @@ class DatabaseLedger(LedgerPort):
 
     instant = False
 
-    def __init__(self, url: DatabaseUrl, node: Callable[[], int], timezone: str, *, mine: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        url: DatabaseUrl,
+        node: Callable[[], int],
+        timezone: str,
+        *,
+        mine: Callable[[], bool],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._timezone = timezone
         self._mine = mine
         self._thread = DatabaseThread(url, CONNECTIONS)
-        self._shipping = Shipping(node, timezone)
+        self._shipping = Shipping(node, timezone, clock)
         self._folding: asyncio.Task[None] | None = None
 
     def start(self) -> None:

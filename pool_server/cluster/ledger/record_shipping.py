@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
@@ -136,13 +137,14 @@ def _of_an_item(exc: StoreError) -> bool:
 class Shipping:
     """One node's. Use from the thread's loop; batches follow each other."""
 
-    def __init__(self, node: Callable[[], int], timezone: str) -> None:
+    def __init__(self, node: Callable[[], int], timezone: str, clock: Callable[[], float] = time.time) -> None:
         """`node`: the number of this node's present life. `timezone`: where days are to begin; those that have begun
         elsewhere stay."""
         self._node = node
         self._timezone = timezone
         self._days: Days | None = None
-        self._heard = 0.0  # when the database was asked last where days begin; the monotonic clock's
+        self._clock = clock
+        self._heard = 0.0  # when the database was asked last where days begin
         self.turn = asyncio.Lock()
         self._known: tuple[int, int] | None = None  # node and what it has shipped; None = to be asked
 
@@ -160,14 +162,14 @@ class Shipping:
     async def days(self, connection: Connection, records: Sequence[UsageRecord]) -> Days:
         """Where days begin, which is to add `records`. Notes a time zone that was set, once: another node may have
         another. Every node asks again within the notice that a change is given. Raises StoreError."""
-        now = asyncio.get_running_loop().time()
-        if self._days is not None and now - self._heard < NOTICE_S / 2:
+        now = self._clock()
+        if self._days is not None and 0 <= now - self._heard < NOTICE_S / 2:
             return self._days
         eras = await _eras(connection)
         if not eras or (self._days is None and eras[-1].timezone != self._timezone):
             async with connection.transaction():
                 await connection.value("select pool.fold_begin_1()")
-                newest = max([rec.at for rec in records] + [float(await connection.value(_NEWEST) or 0)])
+                newest = max(now, *(rec.at for rec in records), float(await connection.value(_NEWEST) or 0))
                 eras = changed(await _eras(connection), self._timezone, newest)
                 await connection.value("select pool.note_put_1($1, $2)", ERAS, eras_note(eras))
         self._days, self._heard = Days(eras), now

@@ -89,15 +89,16 @@ class Days:
 
 def changed(eras: Sequence[Era], timezone: str, now: float) -> list[Era]:
     """The eras once `timezone` is set: its own begins with its first midnight that is not too near. `now`: nothing was
-    recorded later. A change that was to come is undone."""
+    recorded later. A change that was to come is undone, unless that is too near."""
     if eras and eras[-1].timezone == timezone:
         return list(eras)
-    past = [era for era in eras if era.since <= now]
-    if not past:
+    near = now + NOTICE_S
+    certain = [era for era in eras if era.since <= near]
+    if not certain:
         return [Era(0, timezone)]
-    if past[-1].timezone == timezone:
-        return past
-    return [*past, Era(Days(timezone).after(now + NOTICE_S), timezone)]
+    if certain[-1].timezone == timezone:
+        return certain
+    return [*certain, Era(Days(timezone).after(near), timezone)]
 
 
 def eras_note(eras: Sequence[Era]) -> bytes:
