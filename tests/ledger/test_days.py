@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,8 +16,10 @@ from pool_server.core.settings import LedgerSettings as LedgerSettings
 from pool_server.core.settings import Settings
 from pool_server.ledger import TABLES, Ledger
 from pool_server.ledger.records.days import NOTICE_S, Days, Era, changed, eras_in, eras_note
+from pool_server.ledger.records.layout import RECORDS
 from pool_server.ledger.rollups import months, pending
 from pool_server.ledger.rollups.reader import Filters
+from pool_server.ledger.rollups.time_slices import days_kept
 from pool_server.storage import Store
 from tests.ledger.ledger_kit import NOW, exchange, record_all
 
@@ -90,6 +93,20 @@ def test_days_and_months_follow_each_other_without_a_gap(
 
 def in_zone(store: Store, zone: str, now: float) -> Ledger:
     return Ledger(store, Settings(ledger=LedgerSettings(timezone=zone)), clock=lambda: now)
+
+
+def test_a_day_whose_records_are_forgotten_is_not_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pending, "MOST", 1)
+    morning, evening = at("2026-05-10T08:00"), at("2026-05-10T23:00")
+    with closing(Store.open(tmp_path / "ledger", tables=TABLES, durable=False)) as store:
+        record_all(in_zone(store, "UTC", evening), [exchange("a", at=evening)])
+        store.write(lambda txn: txn.delete_range(RECORDS, b"", b"\xff", limit=1))
+        book = in_zone(store, "Europe/Berlin", evening)
+        record_all(book, [exchange("late", at=morning)])
+        told = book.queries.summary(morning, evening + HOUR)
+        assert told.total.requests == 2
+        with store.read() as reader:
+            assert days_kept(reader, "UTC").eras[-1].since == at("2026-05-11T22:00")
 
 
 @pytest.mark.slow

@@ -115,7 +115,7 @@ class RollupWriter:
         eras = eras_in(raw)
         if self._days is None or raw == self._replaced or not eras:  # or what was noted then has been rolled back
             newest = max((entry.record.at for entry in entries), default=0.0)
-            eras = changed(eras, self._timezone, max(newest, _newest(txn)))
+            eras = changed(eras, self._timezone, max(newest, _newest(txn, Days(eras or self._timezone))))
             self._replaced, raw = raw, eras_note(eras)
             txn.put(NOTES, ERAS, raw)
         self._days, self._noted = Days(eras), raw
@@ -133,14 +133,15 @@ def parts_of(records: Iterable[UsageRecord], days: Days) -> Iterator[Part]:
         yield pending.starts_of(rec, days), pending.cell_of(rec), Sums.of(rec), pending.labels_of(rec)
 
 
-def _newest(txn: Txn) -> int:
-    """The time of the newest record or, where those are forgotten, of the newest day; unix seconds."""
-    for key, _ in txn.scan(RECORDS, reverse=True, limit=1):
-        return int.from_bytes(key[:8], "big") // 1_000_000
+def _newest(txn: Txn, days: Days) -> int:
+    """The time of the newest record or, where those of the newest day are forgotten, of its end; unix seconds."""
     head = b"d" + POOL
-    for key, _ in txn.scan(ROLLUPS, head, head + b"\xff", reverse=True, limit=1):
-        return int.from_bytes(key[2:6], "big")
-    return 0
+    record = next(
+        (int.from_bytes(key[:8], "big") // 1_000_000 for key, _ in txn.scan(RECORDS, reverse=True, limit=1)), 0
+    )
+    rows = txn.scan(ROLLUPS, head, head + b"\xff", reverse=True, limit=1)
+    day = next((int.from_bytes(key[2:6], "big") for key, _ in rows), 0)
+    return record if record >= day else days.after(day)
 
 
 def _add(txn: Txn, entries: Sequence[PendingRecord]) -> list[tuple[bytes, UsageRecord]]:
