@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -26,6 +26,7 @@ from pool_server.dialects.translation.options import LEVELS, level_of
 from pool_server.dialects.translation.tools import is_plain
 from pool_server.dialects.usage import google, openai
 
+_TEXTS = frozenset({"application/json", "application/xml", "application/yaml", "application/javascript"})
 _KINDS = {"image/": "image", "audio/": "audio", "video/": "video"}
 _STOPS, _STOP_SIZE = 64, 256
 _LARGEST = float(1 << 53)  # of a number; beyond it another reader may see another one
@@ -43,7 +44,13 @@ _MIME_BY_ENDING = {
     "mp3": "audio/mp3",
     "wav": "audio/wav",
     "mp4": "video/mp4",
+    "txt": "text/plain",
+    "csv": "text/csv",
+    "md": "text/markdown",
+    "html": "text/html",
+    "json": "application/json",
 }
+_ENDINGS = {mime: ending for ending, mime in _MIME_BY_ENDING.items()}
 _FEATURES = {
     "image": (Feature.IMAGE, Feature.IMAGE_URL),
     "document": (Feature.DOCUMENT, Feature.DOCUMENT_URL),
@@ -283,6 +290,22 @@ def modalities(request: NeutralRequest, value: Any, field: str) -> None:
             request.ask(Feature.PICTURES_OUT, f"{field} {mode}")
         elif kind not in ("text", "modality_unspecified"):
             raise no_such(mode, field)
+
+
+def document_text(part: Media) -> str | None:
+    """What a document that is plain text says; None for any other, and for one at an address."""
+    mime = part.mime.partition(";")[0].strip()
+    if part.url or part.kind != "document" or not (mime.startswith("text/") or mime in _TEXTS):
+        return None
+    try:
+        return b64decode(part.data).decode("utf-8", "replace")
+    except ValueError:
+        return ""
+
+
+def document_name(part: Media) -> str:
+    """A document's file name: vendors tell by its ending what it is."""
+    return part.name or f"document.{_ENDINGS.get(part.mime.partition(';')[0].strip(), 'pdf')}"
 
 
 def decode(body: bytes) -> Any:

@@ -410,5 +410,6 @@ def _write_part(part: Text | Media) -> dict[str, Any]:
     if part.kind == "audio":
         form = next((name for name, mime in _FORMATS.items() if mime == part.mime), part.mime.rpartition("/")[2])
         return {"type": "input_audio", "input_audio": {"data": part.data, "format": form.removeprefix("x-")}}
-    name = part.name or "document.pdf"
-    return {"type": "file", "file": {"filename": name, "file_data": fields.data_url(part)}}
+    if (said := fields.document_text(part)) is not None:  # a file is a PDF here
+        return {"type": "text", "text": f"{part.name}\n{said}" if part.name else said}
+    return {"type": "file", "file": {"filename": fields.document_name(part), "file_data": fields.data_url(part)}}

@@ -67,6 +67,7 @@ _INSIDE = known(
 )
 _MODES = {"AUTO": "auto", "NONE": "none", "ANY": "required", "VALIDATED": "auto"}
 _DYNAMIC = -1  # a budget the model chooses
+_VIDEOS = ("https://www.youtube.com/", "https://youtube.com/", "https://youtu.be/")  # which Google alone opens
 _OWN_FILES = ("https://generativelanguage.googleapis.com/", "gs://", "files/")
 
 
@@ -84,13 +85,15 @@ def camel(raw: dict[str, Any]) -> dict[str, Any]:
 def _camel(key: str) -> str:
     if "_" not in key:
         return key
-    head, *rest = key.split("_")
+    head, *rest = key.lstrip("_").split("_")
     return head + "".join(word[:1].upper() + word[1:] for word in rest)
 
 
 def read_request(body: dict[str, Any], *, model: str = "", stream: bool = False) -> NeutralRequest:
     """Raises TranslationError where the body is none or holds what no dialect can be told."""
-    raw, body = body, camel(body)
+    counted = camel(body).get("generateContentRequest")  # what is to be counted may stand in one of its own
+    raw = counted if isinstance(counted, dict) else body
+    body = camel(raw)
     request = NeutralRequest(model=(model or text(body.get("model"))).removeprefix("models/"), stream=stream)
     leave_out(request, raw, _INSIDE, spelt=_camel)
     system = camel(obj(body.get("systemInstruction")))
@@ -162,7 +165,8 @@ def _part(request: NeutralRequest, part: dict[str, Any], where: str) -> list[Par
         if uri.startswith(_OWN_FILES):
             request.ask(Feature.VENDOR_FILE, f"{where}.fileData.fileUri")
             return []
-        kind = next((k for k in ("image", "audio", "video") if mime.startswith(k)), "document")
+        video = uri.startswith(_VIDEOS) and not mime
+        kind = "video" if video else next((k for k in ("image", "audio", "video") if mime.startswith(k)), "document")
         return [fields.media(request, kind, f"{where}.fileData.fileUri", uri, mime=mime)]
     if "functionCall" in part:
         call = obj(part["functionCall"])
@@ -229,12 +233,13 @@ def lower(schema: Any) -> Any:
         if key in ("properties", "$defs", "definitions") and isinstance(value, dict):
             found[key] = {name: lower(inner) for name, inner in value.items()}
         elif key == "type" and isinstance(value, str):
-            found[key] = value.lower()
+            if value != "TYPE_UNSPECIFIED":
+                found[key] = value.lower()
         elif key in ("minItems", "maxItems", "minLength", "maxLength", "minProperties", "maxProperties"):
             found[key] = int(value) if isinstance(value, str) and value.isdigit() else value
         elif key in ("items", "anyOf", "additionalProperties", "prefixItems"):
             found[key] = lower(value)
-        elif key not in ("nullable", "propertyOrdering", "property_ordering"):
+        elif key not in ("nullable", "propertyOrdering", "property_ordering") and (key, value) != ("format", "enum"):
             found[key] = value
     if schema.get("nullable") is True and isinstance(found.get("type"), str):
         found["type"] = [found["type"], "null"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from base64 import b64decode
 from typing import Any
 
 import msgspec
@@ -241,18 +240,11 @@ def _media(part: Media) -> dict[str, Any]:
     kind = "image" if part.kind == "image" else "document"
     if part.url:
         source = {"type": "url", "url": part.url}
-    elif part.mime.startswith("text/"):
-        source = {"type": "text", "media_type": "text/plain", "data": _decoded(part.data)}
+    elif (said := fields.document_text(part)) is not None:
+        source = {"type": "text", "media_type": "text/plain", "data": said}
     else:
         source = {"type": "base64", "media_type": part.mime, "data": part.data}
     shape: dict[str, Any] = {"type": kind, "source": source}
     if part.name and kind == "document":
         shape["title"] = part.name
     return shape
-
-
-def _decoded(data: str) -> str:
-    try:
-        return b64decode(data).decode("utf-8", "replace")
-    except ValueError:
-        return ""

@@ -184,4 +184,4 @@ def _content(part: Text | Media) -> dict[str, Any]:
         return {"type": "input_image", "image_url": fields.data_url(part), "detail": part.detail or "auto"}
     if part.url:
         return {"type": "input_file", "file_url": part.url}
-    return {"type": "input_file", "filename": part.name or "document.pdf", "file_data": fields.data_url(part)}
+    return {"type": "input_file", "filename": fields.document_name(part), "file_data": fields.data_url(part)}
