@@ -19,11 +19,18 @@ import msgspec
 
 from pool_server.cluster.fair_shares import FairShares
 from pool_server.cluster.node import ClusterNode, PinQuestion
-from pool_server.cluster.node_reservations import NodeReservations, limits_sent, marks_sent, owner_of, rows_of
+from pool_server.cluster.node_reservations import (
+    DATABASE_LIMITS,
+    NodeReservations,
+    limits_sent,
+    marks_sent,
+    owner_of,
+    rows_of,
+)
 from pool_server.cluster.standings import Standings
 from pool_server.core.enums import Denial
 from pool_server.core.models import Usage
-from pool_server.core.settings import COUNTED_LIMITS, Limits, Settings
+from pool_server.core.settings import Limits, Settings
 from pool_server.core.tasks import wait_at_most
 from pool_server.storage.errors import StoreError
 from pool_server.storage.postgres import admission_calls as calls
@@ -416,7 +423,7 @@ def _refused(found: AdmissionVerdict, caps: Sequence[Cap]) -> Denied | None:
         return REVOKED_KEY
     if found.word == "stale":
         return None
-    limit, cap = COUNTED_LIMITS[found.stop], caps[-1] if found.of_key else caps[0]
+    limit, cap = DATABASE_LIMITS[found.stop], caps[-1] if found.of_key else caps[0]
     return denied_by(Stop(limit.denial, getattr(cap.limits, limit.name), found.retry_at), cap.label)
 
 

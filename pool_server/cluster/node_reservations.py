@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from pool_server.core.settings import COUNTED_LIMITS, Limits
+from pool_server.core.enums import Denial
+from pool_server.core.settings import COUNTED_BY_DENIAL, Limits
 from pool_server.storage.postgres.admission_calls import Ended, HeldTotals, HoldGrowth, bounded, nano
 from pool_server.users.limits.pending import Reservation
 from pool_server.users.limits.periods import Bounds
@@ -19,6 +20,16 @@ from pool_server.users.limits.periods import Bounds
 MOST = 500  # ends told at once
 KEPT_S = 10.0  # what a primary that died may have forgotten is no older
 _KEPT_US = int(KEPT_S * 1_000_000)  # a request's number is its time
+
+# The limits that the database counts, in the order in which its functions take them and tell the one in the way.
+DATABASE_LIMITS = tuple(
+    COUNTED_BY_DENIAL[denial]
+    for denial in (
+        Denial.REQUESTS_PER_MINUTE, Denial.CONCURRENT, Denial.TOKENS_5H,
+        Denial.TOKENS_DAY, Denial.TOKENS_WEEK, Denial.TOKENS_MONTH,
+        Denial.COST_DAY, Denial.COST_WEEK, Denial.COST_MONTH,
+    )
+)  # fmt: skip
 
 Owner = tuple[str, str]  # user and key, "" for the user's own counters
 
@@ -31,7 +42,7 @@ def owner_of(text: str) -> Owner:
 
 def limits_sent(limits: Limits) -> list[int | None] | None:
     """Limits as the database takes them."""
-    values = [(getattr(limits, one.name), one.dollars) for one in COUNTED_LIMITS]
+    values = [(getattr(limits, one.name), one.dollars) for one in DATABASE_LIMITS]
     return bounded([nano(value) if dollars and value is not None else value for value, dollars in values])
 
 

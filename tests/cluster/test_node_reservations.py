@@ -10,7 +10,8 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pool_server.cluster.node_reservations import NodeReservations, marks_sent, rows_of
+from pool_server.cluster.node_reservations import DATABASE_LIMITS, NodeReservations, marks_sent, rows_of
+from pool_server.core.settings import COUNTED_LIMITS
 from pool_server.storage.postgres import admission_calls as calls
 from pool_server.storage.postgres.connection import Connection, connected
 from pool_server.storage.postgres.migrations import OWNER
@@ -220,3 +221,8 @@ def test_what_a_primary_forgot_is_told_again() -> None:
     assert [row.tokens for row in rows_of(held.batch())] == [70, 70]
     assert held.ending("u")
     assert held.totals()[0].requests == 2
+
+
+def test_the_database_counts_every_limit() -> None:
+    uncounted = {limit.name for limit in COUNTED_LIMITS} - {limit.name for limit in DATABASE_LIMITS}
+    assert not uncounted, "the functions of the database need a migration, and DATABASE_LIMITS its place in them"
