@@ -143,6 +143,11 @@ class Running:
         """The JSON of `/status`."""
         return self._call("GET", "/status")
 
+    def latest_requests(self, most: int) -> list[dict[str, Any]]:
+        """The newest finished requests, as the page of requests shows them."""
+        found: list[dict[str, Any]] = self._call("GET", f"/admin/requests?limit={most}")["requests"]
+        return found
+
     def act(self, account: str, action: str) -> dict[str, Any]:
         answer = self._call("POST", f"{_path(account)}/{action}")
         result: dict[str, Any] = answer.get("result") or {}

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any, Literal
 
 import click
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from pool_server import statusline as one_line
 from pool_server.cli.common import config_option, emit, json_option, settings, table
@@ -23,6 +25,9 @@ from pool_server.web.base.shared import headroom
 
 EVERY_S = 2.0
 _HEADINGS = ("PROVIDER", "ACCOUNTS", "HEADROOM", "NEXT RESET", "IN FLIGHT")
+_REQUEST_HEADINGS = ("LAST REQUESTS", "WHO", "MODEL", "ACCOUNT", "RESULT", "TOKENS", "TOOK")
+_BROKEN = ("ACCOUNTS", "WHO", "MODEL", "ACCOUNT")
+_REQUESTS = 8  # that `top` shows
 
 
 @click.command("status", help="Accounts, headroom and requests in flight of the running pool.")
@@ -37,7 +42,7 @@ def command(config: str | None, as_json: bool) -> None:
     table(_HEADINGS, lines(found, time.time()), "It has no accounts.")
 
 
-@click.command("top", help="The same, live in the terminal; Ctrl-C ends it.")
+@click.command("top", help="The same and the last requests, live in the terminal; Ctrl-C ends it.")
 @click.option("--every", type=click.FloatRange(0.5, 60), default=EVERY_S, show_default=True, help="Seconds.")
 @click.option("--once", is_flag=True, hidden=True)
 @config_option
@@ -71,20 +76,46 @@ def statusline(provider: str | None, fetch: bool, as_json: bool) -> None:
 
 def _looks(server: Running, every: float, *, once: bool) -> Iterator[dict[str, Any]]:
     while True:
-        yield server.status()
+        yield server.status() | {"requests": server.latest_requests(_REQUESTS)}
         if once:
             return
         time.sleep(every)
 
 
-def picture(found: dict[str, Any], now: float) -> Table:
-    """What `top` draws: the headline over one row a provider."""
-    drawn = Table(title=headline(found), title_justify="left", title_style="bold", box=None, pad_edge=False)
-    for number, heading in enumerate(_HEADINGS):
-        drawn.add_column(heading, justify="right" if number == len(_HEADINGS) - 1 else "left", header_style="dim")
-    for row in lines(found, now):
-        drawn.add_row(*row)
+def picture(found: dict[str, Any], now: float) -> Group:
+    """What `top` draws: the headline over one row a provider, and who asked for what lately."""
+    providers = _table(_HEADINGS, lines(found, now), numbers=1)
+    requests = _table(_REQUEST_HEADINGS, request_lines(found["requests"], now), numbers=2)
+    above = (Text(headline(found), style="bold"), providers)
+    return Group(*above, Text(), requests) if found["requests"] else Group(*above)
+
+
+def _table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: int) -> Table:
+    """Rows of plain text, of which the last columns are numbers; where it is narrow, what people named is broken."""
+    drawn = Table(box=None, pad_edge=False)
+    for left, heading in enumerate(headings, 1 - len(headings)):
+        justify: Literal["left", "right"] = "right" if left > -numbers else "left"
+        drawn.add_column(heading, justify=justify, header_style="dim", no_wrap=heading not in _BROKEN)
+    for row in rows:
+        drawn.add_row(*(Text(cell) for cell in row))
     return drawn
+
+
+def request_lines(requests: Sequence[dict[str, Any]], now: float) -> list[tuple[str, ...]]:
+    """One row a request, in this machine's time."""
+    here = datetime.now().astimezone().tzinfo or UTC
+    return [
+        (
+            format.clock(row["at"], now, here),
+            row["user_name"] or "",
+            row["model"] or row["provider_name"],
+            labels.account_name(row["account"]) if row["account"] else "none reached",
+            row["words"],
+            format.tokens(row),
+            format.took(row["total_ms"]),
+        )
+        for row in requests
+    ]
 
 
 def headline(found: dict[str, Any]) -> str:

@@ -18,7 +18,7 @@ from pool_server.cli import common, doctor, status
 from pool_server.demo import notice
 from tests.cli.conftest import Shell
 from tests.fakes import FakeProviders, account, fake_settings
-from tests.process import PoolProcess
+from tests.process import PoolProcess, until
 
 NOW = 1_790_000_000.0
 
@@ -62,12 +62,17 @@ def test_a_running_pool_is_asked_and_none_is_said_so(sh: Shell, folder: Path) ->
     assert "no running pool" in sh("top").refused(1)
     with FakeProviders([account("claude:a")]) as fakes:
         settings = fake_settings(folder, fakes)
-        with PoolProcess(folder, settings):
+        with PoolProcess(folder, settings) as pool:
             shown = sh("status")
             assert shown.code == 0
             assert "The pool is up: 1 of 1 account is ready" in shown.out
             assert sh("status", "--json").json["accounts"] == {"total": 1, "ready": 1}
-            assert "IN FLIGHT" in sh("top", "--once").out
+            top = sh("top", "--once").out
+            assert "IN FLIGHT" in top and "LAST REQUESTS" not in top
+            asked = {"model": "claude-sonnet-5", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]}
+            assert pool.call("POST", "/v1/messages", asked)[0] == 200
+            until(lambda: "claude-sonnet-5" in sh("top", "--once").out, "the request is shown")
+            assert sh("top", "--once", "--json").json["requests"][0]["account"] == "claude:a"
             assert sh("top", "--once", "--json").json["accounts"] == {"total": 1, "ready": 1}
 
 
