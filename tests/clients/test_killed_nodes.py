@@ -65,9 +65,13 @@ def carried(listening: socket.socket, door: str) -> Iterator[None]:
         while not over.is_set():
             try:
                 inner, _ = listening.accept()
-                inner.settimeout(None)
-                outer = socket.create_connection(("127.0.0.1", int(place)))
             except OSError:
+                continue
+            inner.settimeout(None)
+            try:
+                outer = socket.create_connection(("127.0.0.1", int(place)))
+            except OSError:  # the balancer is away, which the client is to see
+                inner.close()
                 continue
             threads.append(threading.Thread(target=carry, args=(inner, outer), daemon=True))
             threads[-1].start()
