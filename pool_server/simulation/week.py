@@ -41,11 +41,18 @@ def goals_of(scenario: Scenario, *, bound: bool = False) -> Goals:
     return Goals(reachable(scenario), Bound(scenario).units() if bound else None)
 
 
-def simulate(scenario: Scenario, names: Iterable[str], *, bound: bool = False) -> list[dict[str, Any]]:
-    """The named strategies through one scenario; rows as in docs/choosing.md. Raises KeyError for a name."""
+def simulate(
+    scenario: Scenario, names: Iterable[str], *, bound: bool = False, begins: Callable[[str], None] = lambda _: None
+) -> list[dict[str, Any]]:
+    """The named strategies through one scenario, each told to `begins`; rows as in docs/choosing.md. Raises KeyError
+    for a name."""
     goals = goals_of(scenario, bound=bound)
     known = strategies()
-    return [msgspec.to_builtins(run(scenario, known[name](scenario.seed), goals)) for name in names]
+    rows = []
+    for name in names:
+        begins(name)
+        rows.append(msgspec.to_builtins(run(scenario, known[name](scenario.seed), goals)))
+    return rows
 
 
 def run(scenario: Scenario, strategy: SimulatedStrategy, goals: Goals) -> WeekOutcome:

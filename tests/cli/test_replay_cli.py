@@ -58,6 +58,8 @@ def test_a_replay_of_the_demos_month_agrees_with_its_record(sh: Shell, lived: Pa
         (("--from", "ledger"), 1, "no exchange of the last 30 days"),
         (("--from", "memory"), 2, "ledger"),
         (("--what-if", "-user Ada"), 2, "add --from ledger"),
+        (("--days", "1", "--json"), 2, "--days is asked of a past: add --from ledger"),
+        (("--seeds", "3"), 2, "--seeds is asked of a past: add --from ledger"),
         (("--from", "ledger", "--days", "0"), 2, "--days"),
     ],
 )

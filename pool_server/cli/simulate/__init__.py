@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from pool_server.cli.common import config_option, emit, json_option, settings, table, waiting
 from pool_server.cli.simulate.replay import replay
@@ -63,15 +66,15 @@ def command(
             lines=progress_lines,
         )  # fmt: skip
         return
-    if what_ifs:
-        raise click.UsageError("--what-if is asked of a past: add --from ledger")
+    _see_no_past_is_asked(what_ifs)
     own = [each.value for each in Strategy]
     chosen = [strategy] if strategy else [name for name in known if baselines or name in own]
     rows: list[dict[str, Any]] = []
     specs = _specs(scenario)
-    with waiting("Replaying a week of demand"):
+    with waiting("Replaying a week of demand") as say:
         for spec in specs:
-            rows += _rows(generate(coarser(spec, coarse), seed), chosen, bound or as_table)
+            week = generate(coarser(spec, coarse), seed)
+            rows += _rows(week, chosen, bound or as_table, partial(_say, say, spec.name))
     if as_table:
         click.echo(markdown(rows))
     elif as_json:
@@ -80,9 +83,23 @@ def command(
         table(HEADINGS, [_cells(row) for row in rows], "")
 
 
-def _rows(scenario: Scenario, chosen: list[str], bound: bool) -> list[dict[str, Any]]:
+def _say(say: Callable[[str], None], week: str, strategy: str) -> None:
+    say(f"Replaying {week}: {strategy}")
+
+
+def _see_no_past_is_asked(what_ifs: tuple[str, ...]) -> None:
+    """Raises click.UsageError for what only a replay of the past obeys: a scenario is a whole week, and who asks for a
+    day of it would wait for all seven."""
+    given = click.get_current_context().get_parameter_source
+    asked = ["--what-if"] if what_ifs else []
+    asked += [f"--{name}" for name in ("days", "seeds") if given(name) is ParameterSource.COMMANDLINE]
+    if asked:
+        raise click.UsageError(f"{asked[0]} is asked of a past: add --from ledger")
+
+
+def _rows(scenario: Scenario, chosen: list[str], bound: bool, begins: Callable[[str], None]) -> list[dict[str, Any]]:
     try:
-        return simulate(scenario, chosen, bound=bound)
+        return simulate(scenario, chosen, bound=bound, begins=begins)
     except ModuleNotFoundError:
         raise click.ClickException("--bound needs scipy: pip install scipy") from None
 
