@@ -34,6 +34,7 @@ _LONGEST = 40  # characters of a client's word that is repeated
 JSON = msgspec.json.Decoder()
 _CHOICES, _LOGPROBS = 8, 20  # Gemini's most of the one, OpenAI's of the other
 _MIME_SPELT = {"image/jpg": "image/jpeg", "image/pjpeg": "image/jpeg", "image/x-png": "image/png"}  # as vendors take it
+_PICTURES = {"iVBORw0KGgo": "image/png", "/9j/": "image/jpeg", "R0lGOD": "image/gif", "UklGR": "image/webp"}  # base64
 _MIME_BY_ENDING = {
     "png": "image/png",
     "jpg": "image/jpeg",
@@ -144,8 +145,10 @@ def media(
     request: NeutralRequest, kind: str, field: str, url: str, *, mime: str = "", name: str = "", detail: str = ""
 ) -> Media:
     """A medium at an address or within a `data:` URL; the feature it takes is noted."""
-    inline = split_data_url(url)
-    if inline is not None:
+    inline = split_data_url(url) or ("", url)
+    if seen := kind == "image" and next((mime for start, mime in _PICTURES.items() if inline[1].startswith(start)), ""):
+        inline = seen, inline[1]  # clients that do not know the type leave it out, or say what any bytes are
+    if inline[0]:
         return inline_media(request, inline[0], inline[1], field, name=name, detail=detail)
     if not url.startswith(("https://", "http://")):
         raise TranslationError(field, "must be an https address or a data: URL with base64")
@@ -160,6 +163,8 @@ def inline_media(
     request: NeutralRequest, mime: str, data: str, field: str, *, name: str = "", detail: str = ""
 ) -> Media:
     mime = _MIME_SPELT.get(mime.lower(), mime.lower())
+    if any(blank in data for blank in "\n\r "):
+        data = "".join(data.split())
     kind = next((kind for start, kind in _KINDS.items() if mime.startswith(start)), "document")
     request.ask(_FEATURES[kind][0], field)
     _hints(request, name, detail, field)

@@ -68,6 +68,7 @@ _MOST_STOPS = {
     UpstreamKind.GEMINI: 5,
     UpstreamKind.CODE_ASSIST: 5,
 }
+_TURNS = {Dialect.RESPONSES: "input", Dialect.GEMINI: "contents", Dialect.CODE_ASSIST: "request.contents"}
 _OPERATION = {
     UpstreamKind.CODEX: Operation.RESPONSES,
     UpstreamKind.RESPONSES: Operation.RESPONSES,
@@ -137,6 +138,8 @@ def _translated(
     request = read_request(client, body, context)
     client_stream, upstream = request.stream, target.upstream
     notes, conversation, names = prepare(request, target)
+    if not request.messages:
+        raise TranslationError(_TURNS.get(client, "messages"), "must hold a turn")
     request.stream = upstream is UpstreamKind.CODEX or (client_stream if target.stream is None else target.stream)
     session = _session(request, context.session)
     shape = write_body(request, conversation, notes, names, target, session, context.ident)

@@ -89,6 +89,7 @@ def test_what_no_upstream_can_be_told_is_refused_by_name(client: Dialect, body: 
             assert found["type"] == "invalid_request_error"
 
 
+TURN = [{"role": "user", "parts": [{"text": "?"}]}]
 NOT_EVERYWHERE: list[tuple[Dialect, dict[str, Any], set[str], str]] = [
     (
         Dialect.CHAT,
@@ -128,15 +129,15 @@ NOT_EVERYWHERE: list[tuple[Dialect, dict[str, Any], set[str], str]] = [
     ),
     (Dialect.RESPONSES, {"input": "x", "include": ["message.output_text.logprobs"]}, {"chat"}, "include"),
     (Dialect.RESPONSES, {"input": "x", "top_logprobs": 2}, {"chat"}, "top_logprobs"),
-    (Dialect.GEMINI, {"contents": [], "generationConfig": {"candidateCount": 2}}, {"chat"}, "candidateCount"),
-    (Dialect.GEMINI, {"contents": [], "generationConfig": {"responseLogprobs": True}}, {"chat"}, "responseLogprobs"),
+    (Dialect.GEMINI, {"contents": TURN, "generationConfig": {"candidateCount": 2}}, {"chat"}, "candidateCount"),
+    (Dialect.GEMINI, {"contents": TURN, "generationConfig": {"responseLogprobs": True}}, {"chat"}, "responseLogprobs"),
     (
         Dialect.GEMINI,
-        {"contents": [], "generation_config": {"response_modalities": ["IMAGE"]}},
+        {"contents": TURN, "generation_config": {"response_modalities": ["IMAGE"]}},
         {"chat"},
         "responseModalities IMAGE",
     ),
-    (Dialect.GEMINI, {"contents": [], "generationConfig": {"responseModalities": ["AUDIO"]}}, {"chat"}, "AUDIO"),
+    (Dialect.GEMINI, {"contents": TURN, "generationConfig": {"responseModalities": ["AUDIO"]}}, {"chat"}, "AUDIO"),
 ]
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from pool_server.dialects.translation import fields
 from pool_server.dialects.translation.chat.media import write_media
+from pool_server.dialects.translation.chat.spellings import as_responses, own_spelling
 from pool_server.dialects.translation.conformance import Feature, Notes, TranslationError
 from pool_server.dialects.translation.fields import each, obj, text
 from pool_server.dialects.translation.neutral import (
@@ -26,6 +27,7 @@ from pool_server.dialects.translation.neutral import (
     WebSearch,
 )
 from pool_server.dialects.translation.options import openai_level
+from pool_server.dialects.translation.responses import request as responses_request
 from pool_server.dialects.translation.shapes import also, either, known, leave_out, many, unknown
 from pool_server.dialects.translation.tools import ToolNames, emulated, is_strict, object_schema, plain_id
 
@@ -75,9 +77,17 @@ _KNOWN = known(
 
 def read_request(body: dict[str, Any]) -> NeutralRequest:
     """Raises TranslationError where the body is none or holds what no dialect can be told."""
+    usage = obj(body.get("stream_options")).get("include_usage") is True
+    if (other := as_responses(body)) is not None:
+        request = responses_request.read_request(other)
+        request.include_usage = usage
+        return request
+    body, left = own_spelling(body)
     request = NeutralRequest(model=text(body.get("model")), stream=body.get("stream") is True)
     leave_out(request, body, _KNOWN)
-    request.include_usage = obj(body.get("stream_options")).get("include_usage") is True
+    for name in left:
+        request.leave(name)
+    request.include_usage = usage
     for where, message in each(body.get("messages"), "messages"):
         _message(request, message, where)
     _tools(request, body)
