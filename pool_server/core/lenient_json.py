@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from typing import Any, TypeVar
 
 import msgspec
@@ -17,6 +18,8 @@ import msgspec
 T = TypeVar("T")
 
 BLANK = b" \t\r\n\xef\xbb\xbf"  # what may stand before a body; a byte order mark, too
+_PAGES = (b"<!doctype", b"<html", b"<head")
+_TITLE = re.compile(r"<title[^>]{0,200}>([^<]{0,300})", re.I)
 _MOST = 512 << 10  # bytes that are read leniently: on the event loop, up to 83 ms of CPU a MiB of small values
 
 
@@ -37,6 +40,15 @@ def read_answer(data: bytes | memoryview | msgspec.Raw, decoder: msgspec.json.De
 def read_any(data: bytes | str) -> Any:
     """JSON of an upstream, whatever it says; None where it is none."""
     return read_answer(data if isinstance(data, bytes) else data.encode("utf-8", "replace"), _ANY)
+
+
+def page_title(data: bytes, *, labelled: bool = False) -> str | None:
+    """The title of an HTML page in the place of JSON, "" where it has none; None for anything else. `labelled`: its
+    headers call it one."""
+    if not labelled and not data[:512].lstrip(BLANK).lower().startswith(_PAGES):
+        return None
+    title = _TITLE.search(data[:4096].decode("utf-8", "replace"))
+    return title.group(1).strip() if title else ""
 
 
 def strict_json(data: bytes) -> bytes | None:

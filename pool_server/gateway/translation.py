@@ -12,6 +12,7 @@ import msgspec
 from pool_server import __version__, dialects
 from pool_server.accounts import upstream_kind, vendor_of
 from pool_server.core.enums import CredentialKind, Dialect, Operation, Provider
+from pool_server.core.lenient_json import page_title
 from pool_server.core.models import ClientCall
 from pool_server.core.tasks import beside_the_loop
 from pool_server.dialects import forms, translation
@@ -291,13 +292,14 @@ class CountTranslation(AttemptTranslation):
 def worded(
     translated: AttemptTranslation | None, cred: Credential, call: ClientCall, refusal: UpstreamRefusal
 ) -> UpstreamRefusal:
-    """A refusal as its client gets it: in the client's dialect, also where the vendor's errors are of another form, and
-    without the name of the account's organization, which is nobody's business."""
+    """A refusal as its client gets it: in the client's dialect, also where the vendor's errors are of another form or a
+    proxy's page, and without the name of the account's organization, which is nobody's business."""
     if b"org" in refusal.body:
         refusal = msgspec.structs.replace(refusal, body=_ORGANIZATION.sub(rb"\1hidden", refusal.body))
     if translated is not None:
         return translated.refusal(refusal)
-    if not SPECS[cred.provider].foreign_errors or _of_form(call.dialect, refusal.body):
+    foreign = SPECS[cred.provider].foreign_errors and not _of_form(call.dialect, refusal.body)
+    if not foreign and page_title(refusal.body) is None:
         return refusal
     return _told(call.dialect, refusal)
 

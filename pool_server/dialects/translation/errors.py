@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from pool_server.core.enums import ApiFamily, Dialect
-from pool_server.core.lenient_json import read_answer
+from pool_server.core.lenient_json import page_title, read_answer
 from pool_server.dialects.chat import STATUS as CHAT_STATUS
 from pool_server.dialects.chat import fault_in
 from pool_server.dialects.gemini import STATUS as GEMINI_STATUS
@@ -60,7 +60,8 @@ def read_error(status: int, body: bytes | dict[str, Any]) -> ErrorInfo:
     if isinstance(body, bytes):
         found = read_answer(body, JSON)
         if found is None:
-            found = body[:_LONGEST].decode("utf-8", "replace").strip()
+            title = page_title(body)
+            found = body[:_LONGEST].decode("utf-8", "replace").strip() if title is None else _page(title)
     if isinstance(found, list) and found:  # Google sends a list where a stream was asked for
         found = found[0]
     if isinstance(found, dict) and isinstance(found.get("response"), dict) and found["response"].get("error"):
@@ -75,6 +76,10 @@ def read_error(status: int, body: bytes | dict[str, Any]) -> ErrorInfo:
         # A client cuts its conversation short after 400; 413 and 422 it repeats, or takes for too many bytes.
         told, code = told if told == 413 and not _TOKENS.search(message) else 400, "context_length_exceeded"
     return ErrorInfo(told, message, kind, code, _retry_after(inner))
+
+
+def _page(title: str) -> str:
+    return f"{title or 'No reason was given'} (a page of something before the vendor's API, not of the API itself)"
 
 
 def _too_long(status: int, message: str, kind: str, code: str) -> bool:

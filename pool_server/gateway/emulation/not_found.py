@@ -13,7 +13,10 @@ def not_served(method: str, path: str, dialect: Dialect, forced: Provider | None
     """`origin` is the pool's address as the client sees it, `forced` the provider prefix of the path."""
     shown = "".join(c for c in path[:_SHOWN] if c.isprintable())
     base, client = base_url(path, dialect, forced, origin)
-    message = f"The pool does not serve {method} {shown}. The base URL of {client} is {base} here."
+    why = "."
+    if "/publishers/" in path or path.startswith("/model/"):
+        why = ": it speaks the vendors' own APIs, not Vertex AI's or Bedrock's. Switch that mode of the client off."
+    message = f"The pool does not serve {method} {shown}{why} The base URL of {client} is {base} here."
     return ClientError(ErrorKind.NOT_FOUND, message, 404)
 
 

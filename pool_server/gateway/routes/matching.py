@@ -127,6 +127,12 @@ _REFUSED: tuple[tuple[ApiFamily, Dialect, re.Pattern[str]], ...] = (
 _VERSIONED = re.compile(r"/(?:v\d|backend-api/|api/codex/)")
 _MODEL = re.compile(r"(?:/v\d+)?/models/.+")
 
+# A model call as Vertex AI and Bedrock take one: the pool asks them, and speaks the vendors' own APIs itself.
+_CLOUDS = re.compile(
+    r"(?:/v\d+(?:beta1?|alpha)?)?(?:/projects/[^/]+/locations/[^/]+)?/publishers/(?P<vendor>[^/]+)/models/.+"
+    r"|/model/[^/]+/(?:invoke|converse)[a-z-]*"
+)
+
 # Paths that belong to the data plane even where no call above matches: answered locally or with a 404 in the
 # client's dialect, never by the pages.
 _FAMILIES: tuple[tuple[str, Dialect], ...] = (
@@ -213,7 +219,7 @@ def _refusal(method: str, path: str, family: ApiFamily, forced: bool) -> Route |
         return None
     fitting = sorted(_REFUSED, key=lambda entry: entry[0] is not family)
     for _, dialect, expression in fitting:
-        if expression.fullmatch(path):
+        if expression.fullmatch(path) and not _CLOUDS.fullmatch(path):
             return Route(dialect, Operation.OTHER, path, model_call=False, refused=True)
     if method in ("DELETE", "PATCH") and _MODEL.fullmatch(path):
         dialect = next(dialect for one, dialect, _ in _REFUSED if one is family)
@@ -239,6 +245,8 @@ def _strip_prefix(path: str) -> tuple[Provider | None, str]:
 
 
 def _dialect(path: str, headers: Mapping[str, str]) -> Dialect | None:
+    if (cloud := _CLOUDS.fullmatch(path)) is not None:
+        return Dialect.GEMINI if cloud["vendor"] == "google" else Dialect.MESSAGES
     for prefix, dialect in _FAMILIES:
         if path.startswith(prefix):
             if prefix in ("/v1/", "/models"):

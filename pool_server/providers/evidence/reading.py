@@ -10,12 +10,11 @@ from typing import Any
 
 import msgspec
 
-from pool_server.core.lenient_json import BLANK, read_any
+from pool_server.core.lenient_json import BLANK, page_title, read_any
 from pool_server.providers.redact import short
 
 _TEXTS = ("message", "error_description", "description", "status_msg")
 READ = 262144  # an error body is read no further
-_TITLE = re.compile(r"<title[^>]{0,200}>([^<]{0,300})", re.I)
 _CHALLENGE = re.compile(
     rb"cf-chl|cf_chl|challenge-platform|just a moment\.\.\.|attention required! \| cloudflare", re.I
 )
@@ -54,16 +53,14 @@ def read_error(headers: Mapping[str, str], body: bytes) -> ErrorFacts:
     head = body[:READ]
     kind = headers.get("content-type", "").lower()
     start = head[:512].lstrip(BLANK).lower()
-    html = "text/html" in kind or start.startswith((b"<!doctype", b"<html", b"<head"))
+    page = page_title(head, labelled="text/html" in kind)
     data = _decode(body) if start[:1] in (b"{", b"[") else None
     if data is None:
         data = _header_error(headers)
     code = _word(headers.get("x-openai-authorization-error")) or _word(headers.get("x-amzn-errortype"))
     if data is None:
-        text = head[:4096].decode("utf-8", "replace")
-        title = _TITLE.search(text) if html else None
-        message = title.group(1).strip() if title else ("" if html else text)
-        return ErrorFacts(code=code, message=message, html=html)
+        message = head[:4096].decode("utf-8", "replace") if page is None else page
+        return ErrorFacts(code=code, message=message, html=page is not None)
     return _object_facts(data, code)
 
 
