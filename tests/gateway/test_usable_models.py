@@ -126,6 +126,16 @@ def test_an_endpoint_whose_models_nobody_knows_has_no_name(tmp_path: Path) -> No
     run(body)
 
 
+def test_no_line_names_a_model_that_reads_as_an_option(tmp_path: Path) -> None:
+    async def body() -> None:
+        endpoint = key_account("openai:a", base_url="http://127.0.0.1:9/v1", models=["--yolo", "house"])
+        async with Stack(tmp_path, [endpoint], **FRIENDS) as stack:
+            who, _ = await person(stack, {})
+            assert (await told(stack, who))[Dialect.CHAT].model == "house"
+
+    run(body)
+
+
 def test_an_alias_that_hides_a_model_is_what_is_named(tmp_path: Path) -> None:
     async def body() -> None:
 

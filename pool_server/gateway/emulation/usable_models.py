@@ -52,7 +52,8 @@ def usable(lookup: Lookup, models: Iterable[ModelInfo]) -> UsableModel:
     """The best of these models that is served now, else the first that comes back: what the client's own dialect
     serves before what is translated, in the order given."""
     soonest = UsableModel()
-    fit = [one for one in models if converses(one.id) and one.id.isprintable()]
+    # A name is a word of a command: an endpoint must not tell one that is read as an option.
+    fit = [one for one in models if converses(one.id) and one.id.isprintable() and not one.id.startswith("-")]
     for one in sorted(fit, key=_rank)[:MOST]:
         account, back, translated = lookup.ask(one.id)
         if account:
