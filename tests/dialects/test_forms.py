@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from typing import Any
 
+import msgspec
 import pytest
 
 from pool_server.core.enums import Dialect
 from pool_server.dialects.forms import Folded, unfolded
+from pool_server.dialects.forms.google_events import go_on
+from pool_server.dialects.forms.growing import grow, grown
 from tests.dialects.streams import named, sse
 
 MESSAGE = {
@@ -178,10 +182,41 @@ def test_calls_of_a_completion_are_told_apart(places: tuple[int | None, ...]) ->
             {"id": "c", "object": "chat.completion.chunk", "choices": [{"index": 0, "delta": {"tool_calls": [call]}}]}
         )
 
-    raw = piece(places[0], "", name="moon") + piece(places[1], '{"a":1}') + piece(places[2], "{}", name="tide")
+    raw = piece(places[0], "", name="moon") + piece(places[1], '{"a":1}')
+    raw += piece(places[2], "{", name="tide") + piece(places[2], "}")
     (choice,) = folded(Dialect.CHAT, raw + sse("[DONE]"))["choices"]
     found = [(call["id"], call["function"]["arguments"]) for call in choice["message"]["tool_calls"]]
     assert found == [("call_moon", '{"a":1}'), ("call_tide", "{}")]
+
+
+def test_what_grows_is_not_copied_with_each_event() -> None:
+    """A stream of a million small events would keep the loop busy for minutes."""
+    delta = {"content": "a", "notes": ["n"], "tool_calls": [{"index": 0, "function": {"arguments": "{"}}]}
+    known: dict[str, Any] = {}
+    for _ in range(2):
+        grow(known, deepcopy(delta))
+    before = dict(known)
+    grow(known, deepcopy(delta))
+    assert all(known[name] is before[name] for name in known)
+    assert json.loads(msgspec.json.encode(known, enc_hook=grown)) == {
+        "content": "aaa", "notes": ["n"] * 3, "tool_calls": [{"function": {"arguments": "{{{"}}],
+    }  # fmt: skip
+    parts: list[Any] = [{"text": "a"}]
+    go_on(parts, [{"text": "b"}, {"functionCall": {}}, {"text": "c"}])
+    text = parts[0]["text"]
+    go_on(parts[:1], [{"text": "d"}])
+    assert text is parts[0]["text"] and grown(text) == "abd" and len(parts) == 3
+
+
+@pytest.mark.parametrize(
+    "delta",
+    [{"content": 1}, {"tool_calls": "x"}, {"tool_calls": [1, {"index": [], "id": {}}]}, {"content": {"a": 1}}, []],
+)
+def test_pieces_of_no_known_form_break_nothing(delta: Any) -> None:
+    usual = {"index": 0, "delta": {"content": "a", "tool_calls": [{"index": 0, "id": "c"}]}}
+    odd = [usual, {"index": 0, "delta": delta}, {"index": 0, "message": "m"}, usual]
+    found = folded(Dialect.CHAT, b"".join(sse({"choices": [choice]}) for choice in odd))
+    assert found["choices"][0]["message"]
 
 
 def test_google_s_events_as_one_answer_and_as_a_list() -> None:

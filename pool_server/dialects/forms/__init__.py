@@ -14,6 +14,7 @@ import msgspec
 from pool_server.core.enums import ApiFamily, Dialect
 from pool_server.core.lenient_json import read_answer, read_any
 from pool_server.dialects.forms import chat_chunks, google_events, message_events, response_events
+from pool_server.dialects.forms.growing import grown
 from pool_server.dialects.specs import SPECS, DialectSpec
 from pool_server.dialects.types import RENDERED
 from pool_server.dialects.wire.sse import EVENT_CAP, Scanner, data_of
@@ -61,7 +62,7 @@ class Folded:
         """The whole answer, or the error it ended with; None where neither can be told."""
         self._scanner.finish()
         found = self._fold.answer() if self.error is None else self.error
-        return None if found is None or self._size > _HELD else msgspec.json.encode(found)
+        return None if found is None or self._size > _HELD else msgspec.json.encode(found, enc_hook=grown)
 
     def close(self) -> None:
         """Nothing more is fed: the scanner and this refer to each other no longer."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-_ONCE = frozenset({"role", "id", "type", "name", "index"})  # strings that are repeated, not continued
+from pool_server.dialects.forms.growing import grow, longer
 
 
 class ChatFold:
@@ -28,9 +28,11 @@ class ChatFold:
         known = self._choices.setdefault(index, {"index": index})
         for name, value in raw.items():
             if name == "delta" and isinstance(value, dict):
-                grow(known.setdefault("message", {}), value)
+                if not isinstance(known.get("message"), dict):
+                    known["message"] = {}
+                grow(known["message"], value)
             elif name == "text" and isinstance(value, str):
-                known["text"] = known.get("text", "") + value
+                known["text"] = longer(known.get("text", ""), value)
             elif value is not None:
                 known[name] = value
 
@@ -39,52 +41,12 @@ class ChatFold:
             return None
         for choice in self._choices.values():
             message = choice.get("message")
-            if message is not None:
+            if isinstance(message, dict):
                 message.setdefault("role", "assistant")
                 message.setdefault("content", None)
-                for call in message.get("tool_calls") or ():
-                    call.pop("index", None)
             choice.setdefault("finish_reason", None)
         kind = str(self._found.get("object") or "chat.completion").removesuffix(".chunk")
         return {**self._found, "object": kind, "choices": [self._choices[index] for index in sorted(self._choices)]}
-
-
-def grow(known: dict[str, Any], delta: dict[str, Any]) -> None:
-    """Add a delta: texts go on, calls are told apart by their index or else their id."""
-    for name, value in delta.items():
-        if value is None or (name in _ONCE and known.get(name)):
-            continue
-        before = known.get(name)
-        if isinstance(value, str) and isinstance(before, str) and name not in _ONCE:
-            known[name] = before + value
-        elif isinstance(value, dict) and isinstance(before, dict):
-            grow(before, value)
-        elif isinstance(value, list):
-            known[name] = _several(before if isinstance(before, list) else [], value, calls=name == "tool_calls")
-        else:
-            known[name] = value
-
-
-def _several(known: list[Any], more: list[Any], *, calls: bool) -> list[Any]:
-    if not calls:
-        return [*known, *more]
-    for piece in more:
-        if not isinstance(piece, dict):
-            continue
-        place, ident = piece.get("index"), piece.get("id")
-        piece = {name: value for name, value in piece.items() if name != "index"}
-        at = place is not None
-        same = (one for one in known if (ident and one.get("id") == ident) or (at and one.get("index") == place))
-        call = next(same, None) if at or ident else (known[-1] if known else None)
-        if call is None or (ident and call.get("id") not in (None, "", ident) and "name" in _function(piece)):
-            known.append(call := {"index": place})
-        grow(call, piece)
-    return known
-
-
-def _function(piece: dict[str, Any]) -> dict[str, Any]:
-    found = piece.get("function")
-    return found if isinstance(found, dict) else {}
 
 
 def events(found: dict[str, Any], *, usage: bool) -> bytes | None:

@@ -7,6 +7,8 @@ from typing import Any, TypeGuard
 
 import msgspec
 
+from pool_server.dialects.forms.growing import GrowingText, longer
+
 
 class GenerationFold:
     """Parts one after the other, pieces of one text joined; of everything else the last word."""
@@ -19,7 +21,8 @@ class GenerationFold:
     def take(self, event: dict[str, Any]) -> None:
         inner = event.get("response")
         if isinstance(inner, dict):
-            self._around = {**(self._around or {}), **event}
+            self._around = self._around or {}
+            self._around |= event
             event = inner
         candidates = event.get("candidates")
         self._found |= {name: value for name, value in event.items() if value is not None}
@@ -33,11 +36,10 @@ class GenerationFold:
         content, more = known.get("content"), raw.get("content")
         known |= {name: value for name, value in raw.items() if value is not None}
         if isinstance(content, dict) and isinstance(more, dict):
-            known["content"] = {
-                **content,
-                **more,
-                "parts": joined(_list(content.get("parts")), _list(more.get("parts"))),
-            }
+            parts = _list(content.get("parts"))
+            go_on(parts, _list(more.get("parts")))
+            content |= {**more, "parts": parts}
+            known["content"] = content
 
     def answer(self) -> dict[str, Any] | None:
         if not self._found:
@@ -60,20 +62,22 @@ class EventList:
         return self._events or None
 
 
-def joined(parts: list[Any], more: list[Any]) -> list[Any]:
-    """Parts that go on: a text with nothing beside it joins the one before it."""
-    found = list(parts)
+def go_on(parts: list[Any], more: list[Any]) -> None:
+    """Add parts in place: a text with nothing beside it joins the one before it."""
     for part in more:
-        last = found[-1] if found else None
+        last = parts[-1] if parts else None
         if _plain(part) and _plain(last) and bool(part.get("thought")) is bool(last.get("thought")):
-            found[-1] = {**last, "text": last["text"] + part["text"]}
+            last["text"] = longer(last["text"], part["text"])
         else:
-            found.append(part)
-    return found
+            parts.append(part)
 
 
 def _plain(part: Any) -> TypeGuard[dict[str, Any]]:
-    return isinstance(part, dict) and isinstance(part.get("text"), str) and part.keys() <= {"text", "thought"}
+    return (
+        isinstance(part, dict)
+        and isinstance(part.get("text"), (str, GrowingText))
+        and part.keys() <= {"text", "thought"}
+    )
 
 
 def _list(value: Any) -> list[Any]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from pool_server.dialects.forms.growing import GrowingText, longer
 from pool_server.dialects.translation.tools import arguments_object
 
 # What a delta adds to its block, by the delta's type.
@@ -38,8 +39,8 @@ class MessageFold:
         elif kind == "message_delta":
             message = self._message = self._message or {}
             message.update(_object(event.get("delta")))
-            told = {name: count for name, count in _object(event.get("usage")).items() if count is not None}
-            message["usage"] = {**_object(message.get("usage")), **told}
+            usage = message["usage"] = _object(message.get("usage"))
+            usage |= {name: count for name, count in _object(event.get("usage")).items() if count is not None}
 
     def _begin(self, index: Any, block: dict[str, Any]) -> dict[str, Any]:
         self._blocks.append(block)
@@ -56,10 +57,14 @@ class MessageFold:
         if kind == "input_json_delta":
             self._arguments.setdefault(id(block), []).append(str(delta.get("partial_json") or ""))
         elif kind == "citations_delta":
-            block["citations"] = [*(block.get("citations") or ()), delta.get("citation")]
+            if not isinstance(block.get("citations"), list):
+                block["citations"] = []
+            block["citations"].append(delta.get("citation"))
         elif kind in _GROWS:
             name = _GROWS[kind]
-            block[name] = f"{block.get(name) or ''}{delta.get(name) or ''}"
+            before, more = block.get(name), delta.get(name)
+            if isinstance(more, str):
+                block[name] = longer(before, more) if isinstance(before, (str, GrowingText)) else more
 
     def answer(self) -> dict[str, Any] | None:
         if self._message is None:
