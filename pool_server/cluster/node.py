@@ -16,6 +16,7 @@ from pool_server import __version__
 from pool_server.core.tasks import wait_at_most
 from pool_server.storage.errors import StoreError
 from pool_server.storage.postgres.connection import PROVE, Connection, DatabasePool, Listener, connected
+from pool_server.storage.postgres.inspection import CLOCK_S
 from pool_server.storage.postgres.migrations import judge, migrations, schema_of
 from pool_server.storage.postgres.url import DatabaseUrl
 
@@ -27,6 +28,11 @@ LOOK_S = 0.5  # so often a node looks for changes, whether it was told of one or
 LOOK_WITHIN_S = 1.0
 PROVE_S = 2.0  # so often a node sees whether a commit reaches the standby, …
 PROVEN_WITHIN_S = 10.0  # … and so long that may take
+
+_LOOK = """
+select *, pg_postmaster_start_time()::text as server, extract(epoch from clock_timestamp())::float8 as at
+from pool.feed_look_1()
+"""
 
 Heard = Callable[[], Awaitable[None]]
 
@@ -68,6 +74,7 @@ class ClusterNode:
         self._connected_since = 0.0
         self._unproven_since: float | None = None
         self._server = ""
+        self._clock_wrong = False
         self._seen: dict[str, int] = {}
         self._listener = Listener(listen or url, "pool", self._rung)
         self._look_s = LOOK_S / 2 if (listen or url).pooled else LOOK_S  # nothing is heard through a pooler
@@ -204,9 +211,23 @@ class ClusterNode:
                 except Exception:
                     log.exception("a change of %s elsewhere could not be taken in", name)
 
+    def _compare(self, most: float, least: float) -> None:
+        """Tells once that this machine's clock is another than the database's; `most` and `least` it is behind."""
+        apart = max(0.0, least, -most)
+        if (apart > CLOCK_S) != self._clock_wrong:
+            self._clock_wrong = apart > CLOCK_S
+            if self._clock_wrong:
+                word = "behind" if least > 0 else "ahead of"
+                log.warning("this machine's clock is %.0f s %s the database's: let NTP set both", apart, word)
+            else:
+                log.warning("this machine's clock is that of the database again")
+
     async def _look(self, connection: Connection) -> list[str]:
         """The feeds that have changed since the last look."""
-        rows = await connection.rows("select *, pg_postmaster_start_time()::text as server from pool.feed_look_1()")
+        began = time.time()
+        rows = await connection.rows(_LOOK)
+        if rows:
+            self._compare(rows[0]["at"] - began, rows[0]["at"] - time.time())
         now = {row["name"]: row["seq"] for row in rows}
         before, self._server = self._server, rows[0]["server"] if rows else ""
         if before not in ("", self._server):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from aiohttp import web
 
 from pool_server.app.composition.ports import check_shared
 from pool_server.app.server import Server
+from pool_server.cluster import node as node_module
 from pool_server.cluster.node import ClusterNode
 from pool_server.core.models import Usage
 from pool_server.core.settings import Backup, BookingSettings, ConfigError, PoolUsers, Settings
@@ -193,3 +195,30 @@ def test_a_database_that_was_away_has_time_to_prove_that_it_keeps_what_it_counts
             await node.close()
 
     asyncio.run(walk())
+
+
+def test_a_machine_with_another_clock_says_so_once(
+    database: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    ahead = 300.0
+    clocks = SimpleNamespace(time=lambda: time.time() + ahead, monotonic=time.monotonic)
+    monkeypatch.setattr(node_module, "time", clocks)
+
+    async def walk() -> None:
+        nonlocal ahead
+        node = ClusterNode(database.place(), "a")
+        await node.start()
+        for offset in (300.0, 300.0, 0.0, 0.0, -300.0, -300.0):
+            ahead = offset
+            async with connected(node.url) as connection:
+                await node._look(connection)
+        await node.close()
+
+    asyncio.run(walk())
+    told = [one.getMessage() for one in caplog.records if "clock" in one.getMessage()]
+    ends = (
+        "s ahead of the database's: let NTP set both",
+        "of the database again",
+        "s behind the database's: let NTP set both",
+    )
+    assert len(told) == 3 and all(line.endswith(end) for line, end in zip(told, ends, strict=True)), told

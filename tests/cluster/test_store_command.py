@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pool_server.storage.postgres.migrations import OWNER, migrations
+from pool_server.storage.postgres.migrations import APP, OWNER, migrations
 from tests.cli.conftest import Shell, folder, sh
 from tests.cluster.conftest import Database
 
@@ -56,6 +56,8 @@ def test_a_missing_url_is_a_usage_error(sh: Shell) -> None:
 def test_a_missing_database_or_role_is_one_line(sh: Shell, empty: Database) -> None:
     missing = empty._replace(name="nowhere")
     assert "does not exist" in sh("store", "check", "--url", missing.url(OWNER)).refused(1)
+    empty.sql(f"revoke all on database {empty.name} from public")
+    assert "may not connect to the database" in sh("store", "migrate", "--url", empty.url(APP)).refused(1)
     assert "does not let this role in" in sh("store", "check", "--url", empty.url("nobody_known")).refused(1)
 
 

@@ -20,6 +20,7 @@ CALL_S = 30.0
 PROVE = "select pg_logical_emit_message(true, 'pool', '')::text"
 _AWAY = ("08", "40", "53", "57", "58", "XX")  # classes of SQLSTATE: connection, rollback, resources, shutdown, system
 _NAMED = {"application_name": "pool-server"}
+_NO_RIGHT = "42501"
 _READ_ONLY = "25006"  # a server that was primary, or never was
 
 
@@ -217,7 +218,7 @@ def _error(exc: Exception) -> StoreError:
         )
     if state == "3D000":
         return StoreRefusedError("the database does not exist: createdb it first", state)
-    if state == "42501":
+    if state == _NO_RIGHT:
         return StoreRefusedError("the database role lacks a right: `pool-server store check` names roles", state)
     if state in ("3F000", "42P01", "42883"):
         return StoreRefusedError("the database lacks what this program needs: `pool-server store migrate`", state)
@@ -227,8 +228,15 @@ def _error(exc: Exception) -> StoreError:
 async def connect(url: DatabaseUrl) -> Any:
     """A connection of the driver. Raises StoreError."""
     driver = _driver()
-    with translated():
-        return await driver.connect(**url.arguments(), timeout=CONNECT_S, server_settings=_NAMED)
+    try:
+        with translated():
+            return await driver.connect(**url.arguments(), timeout=CONNECT_S, server_settings=_NAMED)
+    except StoreRefusedError as exc:
+        if exc.state != _NO_RIGHT:
+            raise
+        raise StoreRefusedError(
+            "this role may not connect to the database: its owner may grant that", exc.state
+        ) from None
 
 
 @contextlib.asynccontextmanager

@@ -14,7 +14,7 @@ from pool_server.storage.postgres.url import DatabaseUrl
 
 OK, WARNING, WRONG = "ok", "warning", "wrong"
 _FOLLOWS_S = 5.0  # in which a commit reaches a standby that is there
-_CLOCK_S = 5.0  # apart; the database's clock decides, a node's own only what it logs and shows
+CLOCK_S = 5.0  # apart; the database's clock decides, a node's own only what it logs and shows
 
 _FACTS = """
 select current_setting('server_version') as version, current_setting('server_version_num')::int as number,
@@ -116,7 +116,7 @@ def _tls(on: bool, url: DatabaseUrl) -> DatabaseFinding:
 
 
 def _clock(apart: float) -> DatabaseFinding:
-    if apart > _CLOCK_S:
+    if apart > CLOCK_S:
         return DatabaseFinding("clock", WARNING, f"{apart:.0f} s from the database's", "let NTP set both")
     return DatabaseFinding("clock", OK, "that of the database")
 
