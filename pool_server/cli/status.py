@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pool_server import statusline as one_line
-from pool_server.cli.common import config_option, emit, json_option, settings, table
+from pool_server.cli.common import config_option, emit, json_option, one_printable_line, settings, table
 from pool_server.cli.pool import Running, asked
 from pool_server.core.enums import AccountState, Provider
 from pool_server.demo import notice
@@ -76,10 +76,18 @@ def statusline(provider: str | None, fetch: bool, as_json: bool) -> None:
 
 def _looks(server: Running, every: float, *, once: bool) -> Iterator[dict[str, Any]]:
     while True:
-        yield server.status() | {"requests": server.latest_requests(_REQUESTS)}
+        yield server.status() | {"requests": _latest(server)}
         if once:
             return
         time.sleep(every)
+
+
+def _latest(server: Running) -> list[dict[str, Any]]:
+    """None where they cannot be told: a pool in trouble is looked at most."""
+    try:
+        return server.latest_requests(_REQUESTS)
+    except click.ClickException:
+        return []
 
 
 def picture(found: dict[str, Any], now: float) -> Group:
@@ -97,7 +105,7 @@ def _table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: i
         justify: Literal["left", "right"] = "right" if left > -numbers else "left"
         drawn.add_column(heading, justify=justify, header_style="dim", no_wrap=heading not in _BROKEN)
     for row in rows:
-        drawn.add_row(*(Text(cell) for cell in row))
+        drawn.add_row(*(Text(one_printable_line(cell)) for cell in row))  # a client chose the model's name
     return drawn
 
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import subprocess
 import threading
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from rich.console import Console
 from rich.status import Status
 
 from pool_server.app import run_file
 from pool_server.cli import common, doctor, status
+from pool_server.cli.pool import Running
 from pool_server.demo import notice
 from tests.cli.conftest import Shell
 from tests.fakes import FakeProviders, account, fake_settings
@@ -46,6 +49,28 @@ def test_the_pool_in_words() -> None:
     assert status.lines({"providers": [unknown]}, NOW)[0][1:4] == (
         "0 of 1 account ready, 1 signed out", "unknown", "unknown",
     )  # fmt: skip
+
+
+def test_no_name_of_a_client_s_reaches_the_terminal_raw() -> None:
+    """A model is called whatever a client asked for."""
+    asked = {"at": NOW, "user_name": "ada", "model": "m\x1b]0;x\x07\u202e", "account": "claude:a", "words": "ok",
+             "total_tokens": None, "total_ms": 3.0}  # fmt: skip
+    found = {"status": "ok", "accounts": {"ready": 1, "total": 1}, "providers": [row()], "requests": [asked]}
+    console = Console(file=io.StringIO(), width=200)
+    console.print(status.picture(found, NOW))
+    told = console.file.getvalue()  # type: ignore[attr-defined]
+    assert r"m\x1b]0;x\x07\u202e" in told and told.replace("\n", "").isprintable()
+
+
+def test_a_pool_whose_log_cannot_be_read_is_shown_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(path: str) -> dict[str, Any]:
+        if path != "/status":
+            raise click.ClickException("the pool says: the store is away (503)")
+        return {"status": "store_failed"}
+
+    server = Running("http://127.0.0.1:1", "")
+    monkeypatch.setattr(server, "_call", lambda method, path: failing(path))
+    assert list(status._looks(server, 1.0, once=True)) == [{"status": "store_failed", "requests": []}]
 
 
 def test_whoever_names_a_pool_is_not_shown_the_demo(sh: Shell, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

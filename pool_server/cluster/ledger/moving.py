@@ -54,7 +54,9 @@ async def move_usage(connection: Connection, store: Store, timezone: str) -> dic
     if node is None:
         raise StoreError("the database answered nothing")
     try:
-        await _keep_bounds(connection, bounds.have, there)
+        async with connection.transaction():
+            await connection.value("select pool.fold_begin_1()")  # nodes note where days begin, too
+            await _keep_bounds(connection, bounds.have, there)
         for rows in _parts(_old_sums(store, bounds.whole)):
             async with connection.transaction():
                 await connection.value("select pool.fold_begin_1()")

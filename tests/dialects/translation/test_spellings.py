@@ -109,6 +109,12 @@ def test_another_model_s_thoughts_stand_in_nobody_s_way(thought: dict[str, Any])
     assert told.approximated, "nothing is left out in silence"
 
 
+def test_calls_that_are_no_list_stand_in_no_block_s_way() -> None:
+    call = {"type": "tool_use", "id": "c", "name": "moon", "input": {}}
+    told = said(ASK, {"role": "assistant", "content": [call], "tool_calls": 5}, ASK)
+    assert [part["type"] for part in told[1]] == ["tool_use"]
+
+
 def test_a_responses_body_at_chat_s_address_is_read_and_answered_as_chat() -> None:
     items = [
         {"role": "user", "content": [{"type": "input_text", "text": "?"}]},

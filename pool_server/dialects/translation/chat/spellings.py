@@ -102,7 +102,8 @@ def _message(message: Any, left: list[str]) -> list[Any]:
     if thoughts and not message.get("reasoning_content"):
         told["reasoning_content"] = thoughts
     if calls:
-        told["tool_calls"] = [*(message.get("tool_calls") or ()), *calls]
+        known = message.get("tool_calls")
+        told["tool_calls"] = [*known, *calls] if isinstance(known, list) else calls
     return [*results, told] if parts or calls or not results else results
 
 
