@@ -6,7 +6,7 @@ own zone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime, tzinfo
 from typing import Any
 from unicodedata import bidirectional
@@ -174,6 +174,16 @@ def stamp(at: float) -> str:
 def end_day(at: float) -> str:
     """An end as people write it: the day alone where it is a day's beginning in UTC, else `stamp`."""
     return stamp(at).removesuffix("T00:00:00Z")
+
+
+def listed(parts: Iterable[str]) -> str:
+    """Names one after the other: "a, b, c"."""
+    return _(", ").join(parts)
+
+
+def clauses(parts: Iterable[str]) -> str:
+    """What is said of several things, one after the other: "a is ready; b is not"."""
+    return _("; ").join(parts)
 
 
 def isolated(name: str) -> str:

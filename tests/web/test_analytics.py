@@ -33,7 +33,7 @@ from pool_server.web.dashboard import charts, tables
 from pool_server.web.dashboard import overview as first
 from tests.rows import account_brief, usage_sums
 from tests.web import usage
-from tests.web.pool import exchange, seen
+from tests.web.pool import ADMIN, exchange, seen
 from tests.web.site import Site
 
 NOW = 1_790_000_000.0
@@ -232,6 +232,15 @@ def test_what_needs_a_hand() -> None:
         "0.json cannot be used: empty",
         "29 files cannot be used: not JSON",
     ]
+
+
+def test_the_operator_s_first_screen_agrees_with_itself(friends: Site) -> None:
+    """A window that is seen has a reset, also before the ledger knows how fast it is used; a bad file is no alarm."""
+    friends.run(lambda: seen(friends.ctx, "claude:work", 38.0))
+    boss = {"Cookie": "pool_session=" + friends.post("/admin", {"password": ADMIN}).cookies()["pool_session"]}
+    page = friends.get("/", Accept="text/html", **boss).text
+    assert "next reset" in page and "No resets known yet" not in page and "Next resets" in page
+    assert '<h1 class="state warn">1 thing needs attention' in page
 
 
 def test_a_name_keeps_its_colour_in_any_company_range_and_process(tmp_path: Path) -> None:

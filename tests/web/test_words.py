@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pool_server import language
 from pool_server.accounts.describe import PooledWindow, ProviderStatus
 from pool_server.core import enums
 from pool_server.core.enums import AccountState, Provider
@@ -23,7 +24,7 @@ from pool_server.texts import format, labels
 from pool_server.users import LimitStanding
 from pool_server.web.admin import settings_page
 from pool_server.web.base.assets.bundle import assets
-from pool_server.web.base.assets.localized import loader
+from pool_server.web.base.assets.localized import loader, look_up_of
 from pool_server.web.base.assets.paths import templates_folder
 from pool_server.web.base.modules import PageModules
 from pool_server.web.base.shared import headline, headroom, limits, request_rows
@@ -189,6 +190,25 @@ def test_provider_words_name_every_state_but_ready() -> None:
     out = provider("codex", accounts={AccountState.EXHAUSTED: 1}, ready=0, next_return=NOW + 60)
     assert headroom.provider_row(out, NOW).tone == "bad"
     assert headroom.provider_row(out, NOW).words == "0 of 1 account ready, 1 used up; back in 1 min"
+
+
+def test_every_provider_has_a_letter_in_its_tile() -> None:
+    rules = re.findall(
+        r"\.swatch\.mark(:is\([^)]*\)|\.[a-z-]+)::before \{ content: \"[A-Z]\"", assets().files["app.css"].body.decode()
+    )
+    named = [name for rule in rules for name in re.findall(r"\.([a-z-]+)", rule)]
+    assert sorted(named) == sorted(provider.value for provider in Provider)
+
+
+def test_a_list_is_joined_as_its_language_joins_it() -> None:
+    said = {}
+    for tongue in ("en", "de", "zh"):
+        language.speak(look_up_of(tongue))
+        try:
+            said[tongue] = (format.listed("abc"), format.clauses("ab"))
+        finally:
+            language.speak(None)
+    assert said == {"en": ("a, b, c", "a; b"), "de": ("a, b, c", "a; b"), "zh": ("a、b、c", "a；b")}
 
 
 def test_limits_are_shown_where_they_are_set() -> None:

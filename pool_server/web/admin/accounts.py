@@ -15,7 +15,7 @@ from pool_server.core.enums import AccountState, CredentialKind, Provider
 from pool_server.language import gettext as _
 from pool_server.language import marked, ngettext
 from pool_server.ledger import AccountUsage, Filters, SharedAmount, SharedUse, SharedUses, UsageSums
-from pool_server.texts import labels
+from pool_server.texts import format, labels
 from pool_server.users import RefusedError
 from pool_server.web.admin.account_changes import UNDONE, NewAccounts, undone
 from pool_server.web.base.context import WebContext
@@ -201,7 +201,7 @@ class PickedAccount(NamedTuple):
 
 def named(ids: Sequence[str]) -> str:
     """A few names, and how many more there are."""
-    few = ", ".join(labels.account_name(one) for one in ids[:NAMED])
+    few = format.listed(labels.account_name(one) for one in ids[:NAMED])
     return _("{few} and {n} more", few=few, n=len(ids) - NAMED) if len(ids) > NAMED else few
 
 

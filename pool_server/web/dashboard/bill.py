@@ -162,7 +162,7 @@ class BillPage(BillHandler, access=Access.ADMIN):
         running = asked.frm <= self.ctx.clock() < asked.to
         unpriced = sum(row.unpriced for row in told.accounts)
         names, more = told.without_price[:MOST_NAMED], len(told.without_price) - MOST_NAMED
-        without_price = ", ".join(names) + (_(" and {more} more", more=more) if more > 0 else "")
+        without_price = format.listed(names) + (_(" and {more} more", more=more) if more > 0 else "")
         self.page(
             "bill.html", title="Bill", asked=asked, told=told, whole=whole, unpriced=unpriced, running=running,
             without_price=without_price,

@@ -221,7 +221,7 @@ class AnalyticsPage(PageHandler, access=Access.FRIEND):
         in_flight = sum(row.in_flight for row in providers)
         return NowValues(
             first.rooms(providers, told["providers"], found.hours, now),
-            first.resets(told["resets"], now) if who.admin else first.shared_resets(providers, now),
+            (first.resets(told["resets"], now) if who.admin else []) or first.shared_resets(providers, now),
             self._hands(accounts, now) if who.admin else [],
             first.burning(list(found.hours.values()), in_flight, mine=_own(who, ask)),
             found.today,

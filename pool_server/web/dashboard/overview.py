@@ -130,7 +130,7 @@ def resets(found: Sequence[Mapping[str, Any]], now: float) -> list[Reset]:
 def shared_resets(rows: Sequence[headroom.ProviderRow], now: float) -> list[Reset]:
     """The next resets without naming an account: for friends."""
     found = [
-        Reset(row.label, row.provider, gauge.name, gauge.resets_at, "")
+        Reset(row.label, row.provider, gauge.name, gauge.resets_at, _("not known"))
         for row in rows
         for gauge in row.gauges
         if gauge.resets_at is not None and gauge.resets_at > now

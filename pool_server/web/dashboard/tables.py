@@ -210,7 +210,7 @@ def _users(ident: str, rows: Sequence[AccountUser], names: Names, *, cut: bool) 
         for row in mine[:NAMED]
     ]
     rest = len(mine) - NAMED
-    people = ", ".join(shares)
+    people = format.listed(shares)
     if rest > 0:
         people += _(" and {more} more", more=rest)
     return _("In the last 31 days used by {people}.", people=people) if cut else _("Used by {people}.", people=people)

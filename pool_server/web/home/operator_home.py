@@ -62,22 +62,22 @@ async def values(handler: PageHandler) -> OperatorValues:
         names=names,
         hands=hands,
         rooms=first.rooms(providers, told["providers"], hours, now),
-        resets=first.resets(told["resets"], now),
+        resets=first.resets(told["resets"], now) or first.shared_resets(providers, now),
         today=today,
         burning=first.burning(list(hours.values()), in_flight),
-        focal=focal(len(hands), providers),
+        focal=focal(hands, providers),
         latest=[request_rows.shown(record, names, admin=True) for record in records],
         booking=booking_pages.page_values(handler),
         held=await asyncio.to_thread(ctx.accounts.held.listed),
     )
 
 
-def focal(hands: int, providers: list[headroom.ProviderRow]) -> tuple[str, str]:
+def focal(hands: list[first.AttentionItem], providers: list[headroom.ProviderRow]) -> tuple[str, str]:
     """The first line and its tone."""
     if not providers:
         return _("The pool has no accounts yet"), "bad"
     if hands:
-        return ngettext("{n} thing needs attention", "{n} things need attention", hands), "bad"
+        return ngettext("{n} thing needs attention", "{n} things need attention", len(hands)), hands[0].tone
     ready, total = sum(row.ready for row in providers), sum(row.total for row in providers)
     if ready == total:
         return ngettext("The account is ready", "All {n} accounts are ready", total), "good"

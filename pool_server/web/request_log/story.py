@@ -140,10 +140,10 @@ def passed_on(record: UsageRecord) -> str:
     target = _("the ChatGPT backend") if upstream == BACKEND else worded(Dialect, DIALECTS, upstream)
     said = [_("translated from {client} to {target}", client=worded(Dialect, DIALECTS, client), target=target)]
     if dropped := decision.get("dropped"):
-        said.append(_("left out: {fields}", fields=", ".join(map(str, dropped))))
+        said.append(_("left out: {fields}", fields=format.listed(map(str, dropped))))
     approximated = decision.get("approximated") or {}
     said += [f"{feature}: {how}" for feature, how in approximated.items()]
-    return "; ".join(said)
+    return format.clauses(said)
 
 
 def attempts(record: UsageRecord, *, named: bool) -> tuple[AttemptLine, ...]:
@@ -229,7 +229,7 @@ def _around(decision: DecisionRow) -> list[str]:
     said.append(ngettext("{n} account could have served.", "{n} accounts could have served.", eligible))
     refused = decision.refused
     if refused:
-        listed = "; ".join(f"{worded(Refusal, labels.REFUSALS, why)}: {count}" for why, count in refused.items())
+        listed = format.clauses(f"{worded(Refusal, labels.REFUSALS, why)}: {count}" for why, count in refused.items())
         said.append(_("Left out: {listed}.", listed=listed))
     strategy = decision.strategy
     if strategy:

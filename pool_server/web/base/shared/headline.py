@@ -85,6 +85,6 @@ def joined(clauses: Sequence[Clause]) -> str:
         if len(names) == 1:
             said.append(f"{names[0]} {one}")
         else:
-            listed = _("{names} and {name}", names=", ".join(names[:-1]), name=names[-1])
+            listed = _("{names} and {name}", names=format.listed(names[:-1]), name=names[-1])
             said.append(f"{listed} {many}")
-    return "; ".join(said)
+    return format.clauses(said)

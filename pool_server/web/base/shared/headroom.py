@@ -112,7 +112,7 @@ def state_words(
         head = ngettext("{n} account ready", "{n} accounts ready", total)
     else:
         head = ngettext("{ready} of {n} account ready", "{ready} of {n} accounts ready", total, ready=ready)
-    words = ", ".join([head, *others])
+    words = format.listed([head, *others])
     if not ready and next_return:
         words += _("; back {next_return}", next_return=format.within(next_return, now))
     return words

@@ -51,7 +51,7 @@ class PriceNotes(NamedTuple):
     @property
     def heading(self) -> str:
         """Names of models without a price, as one sentence."""
-        names = ", ".join(format.isolated(one.model) for one in self.missing)
+        names = format.listed(format.isolated(one.model) for one in self.missing)
         rest = _(" and {more} more", more=self.more) if self.more else ""
         return _(
             "No price is known for {names}{rest}, or for how it was served; such requests are not in the sum.",

@@ -31,7 +31,7 @@ def standing(
     `headroom` is the pool's headroom as one sentence without its full stop, "" when there is none.
     """
     ready = [row for row in providers if row.ready]
-    said = f"{headroom}." if headroom else ""
+    said = _("{sentence}.", sentence=headroom) if headroom else ""
     used_up = [row for row in limits if row.used_up]
     if used_up:
         last = max(used_up, key=lambda row: row.frees or 0.0)
