@@ -10,7 +10,7 @@ from msgspec.json import Decoder
 
 from pool_server.core.lenient_json import read_answer
 from pool_server.dialects.responses import STATUS as RESPONSES_STATUS
-from pool_server.dialects.types import FAULT, RENDERED, TERMINAL, USAGE, AnswerFacts, dumps, status_of, text
+from pool_server.dialects.types import FAULT, RENDERED, TERMINAL, USAGE, AnswerFacts, dumps, says, status_of, text
 from pool_server.dialects.usage import openai
 from pool_server.dialects.usage.served import word
 from pool_server.dialects.wire.sse import closes, data_of
@@ -79,11 +79,6 @@ class _Answer(msgspec.Struct):
 _NO_ANSWER = dumps({"error": {"type": "server_error", "code": "no_answer", "message": "the answer holds no choices"}})
 _CHUNK, _ANSWER = Decoder(_Chunk), Decoder(_Answer)
 _ANY: Decoder[Any] = Decoder()
-
-
-def says(error: Any) -> bool:
-    """Whether an `error` is one: some relays add an empty text, or an object of empty fields, to good answers."""
-    return any(error.values()) if isinstance(error, dict) else bool(error)
 
 
 def fault_in(answer: dict[str, Any]) -> Any:

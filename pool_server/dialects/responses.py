@@ -15,7 +15,7 @@ from msgspec.json import Decoder
 
 from pool_server.core.enums import ObjectKind
 from pool_server.core.lenient_json import read_answer
-from pool_server.dialects.types import FAULT, LIMITS, RENDERED, TERMINAL, AnswerFacts, dumps, status_of, text
+from pool_server.dialects.types import FAULT, LIMITS, RENDERED, TERMINAL, AnswerFacts, dumps, says, status_of, text
 from pool_server.dialects.usage import openai
 from pool_server.dialects.usage.served import word
 from pool_server.dialects.wire.sse import closes, data_of
@@ -154,6 +154,8 @@ class _Event(msgspec.Struct):
 
 class _Type(msgspec.Struct):
     type: Any = ""
+    error: Any = None
+    object: Any = None
 
 
 _EVENT, _TYPE, _RESPONSE = Decoder(_Event), Decoder(_Type), Decoder(_Response)
@@ -223,6 +225,8 @@ class ResponsesReader(AnswerFacts):
         kind = text(found.type).encode() if found else b""
         if not kind and line is not None:
             kind = line[1]
+        elif not kind and found is not None and not self.response_id and (says(found.error) or found.object == "error"):
+            kind = b"error"  # before anything else; within an answer no client reads it
         return self._read(kind, data) if kind in _READ else self._plain(kind)
 
     def _read(self, kind: bytes, data: bytes) -> int:
@@ -266,7 +270,7 @@ class ResponsesReader(AnswerFacts):
             return 0
         self._response(response)
         self.pending = response.status in ("queued", "in_progress")
-        if response.error is not None and response.status in ("failed", ""):
+        if says(response.error) and response.status in ("failed", ""):
             self.fault = _fault(_Event(error=response.error))
             return FAULT
         self.complete = bool(self.response_id) or response.output is not None  # else it is none

@@ -162,6 +162,11 @@ def whole(value: Any) -> int:
     return max(0, int(min(value, _MOST)))
 
 
+def says(error: Any) -> bool:
+    """Whether an `error` is one: some relays add an empty text, or an object of empty fields, to good answers."""
+    return any(error.values()) if isinstance(error, dict) else bool(error)
+
+
 def text(value: Any) -> str:
     """`value` where it is a string, else an empty one."""
     return value if isinstance(value, str) else ""

@@ -11,6 +11,7 @@ from pool_server.dialects.translation.answers.logprobs import openai_tokens
 from pool_server.dialects.translation.errors import read_error
 from pool_server.dialects.translation.fields import arguments_text, obj, openai_usage, text
 from pool_server.dialects.translation.neutral import Finish, Part, Reasoning, Sink, Text, ToolCall
+from pool_server.dialects.types import says
 
 _REASONS = {"max_output_tokens": Finish.LENGTH, "max_tokens": Finish.LENGTH, "content_filter": Finish.FILTER}
 
@@ -28,7 +29,7 @@ def read_finish(response: dict[str, Any], sink: Sink, kind: str = "") -> None:
 
 def read_answer(body: dict[str, Any], sink: Sink) -> None:
     """Tell a response; what is none ends as one that broke off."""
-    if obj(body.get("error")) or body.get("status") == "failed":
+    if says(body.get("error")) or body.get("status") == "failed":
         sink.fail(read_error(0, body))
         return
     sink.start(text(body.get("id")), text(body.get("model")))
@@ -46,6 +47,8 @@ def read_item(index: Any, item: dict[str, Any], sink: Sink) -> None:
     kind = item.get("type")
     if kind == "message":
         content = item.get("content")
+        if isinstance(content, str):
+            content = [{"type": "output_text", "text": content}]
         for number, part in enumerate(content if isinstance(content, list) else ()):
             shape = obj(part)
             refusal = shape.get("type") == "refusal"

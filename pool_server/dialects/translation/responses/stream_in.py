@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from pool_server.dialects.chat import fault_in
 from pool_server.dialects.translation.errors import read_error
 from pool_server.dialects.translation.fields import arguments_text, obj, openai_usage, text
 from pool_server.dialects.translation.neutral import Sink
 from pool_server.dialects.translation.responses.answer import leave_untold, read_finish, read_item, reasoning_text
+from pool_server.dialects.types import says
 
+_CALLS = ("function_call", "custom_tool_call")
 _ENDS = ("response.completed", "response.incomplete", "response.done")
 
 
@@ -20,6 +23,7 @@ class ResponsesStreamReader:
         self._told: set[Any] = set()  # items that were told, by key
         self._thought: dict[Any, Any] = {}  # reasoning item → the summary part its newest text belongs to
         self._calls: set[Any] = set()
+        self._names: set[str] = set()  # ids of calls that were told
 
     def event(self, name: str, event: Any) -> None:
         if not isinstance(event, dict):
@@ -36,7 +40,7 @@ class ResponsesStreamReader:
             self._sink.start(text(response.get("id")), text(response.get("model")))
         elif kind in _ENDS:
             self._end(kind, obj(event.get("response")))
-        elif kind in ("response.failed", "error") or event.get("error") is not None:
+        elif kind in ("response.failed", "error") or fault_in(event) is not None:
             self._sink.fail(read_error(0, event))
 
     def done(self) -> None:
@@ -77,9 +81,14 @@ class ResponsesStreamReader:
         self._thought[key] = part
         self._sink.reasoning(key, apart + piece)
 
+    def _met(self, item: dict[str, Any]) -> None:
+        if item.get("type") in _CALLS:
+            self._names |= {text(item.get("call_id")), text(item.get("id"))}
+
     def _added(self, key: Any, item: dict[str, Any]) -> None:
+        self._met(item)
         kind = item.get("type")
-        if kind in ("function_call", "custom_tool_call"):
+        if kind in _CALLS:
             custom = kind == "custom_tool_call"
             self._told.add(key)
             self._calls.add(key)
@@ -87,6 +96,7 @@ class ResponsesStreamReader:
             self._sink.arguments(key, arguments_text(item.get("input" if custom else "arguments")))
 
     def _item_done(self, key: Any, item: dict[str, Any]) -> None:
+        self._met(item)
         kind = item.get("type")
         if kind == "reasoning":
             whole = reasoning_text(item) if key not in self._thought else None
@@ -105,19 +115,26 @@ class ResponsesStreamReader:
         self._told.add(key)
 
     def _end(self, kind: str, response: dict[str, Any]) -> None:
-        if response.get("status") in ("failed", "cancelled") or obj(response.get("error")):
+        if response.get("status") in ("failed", "cancelled") or says(response.get("error")):
             self._sink.fail(read_error(0, {"error": response.get("error")}))
             return
         self._sink.start(text(response.get("id")), text(response.get("model")))
         output = response.get("output")
-        if not self._told and isinstance(output, list):  # a server that tells everything at once
-            for index, item in enumerate(output):
-                read_item(index, obj(item), self._sink)
+        for index, item in enumerate(output if isinstance(output, list) else ()):
+            if self._is_new(obj(item)):
+                read_item(("last", index), obj(item), self._sink)
         usage = openai_usage(response.get("usage"))
         if usage.known:
             self._sink.usage(usage)
         read_finish(response, self._sink, kind)
         self._sink.close()
+
+    def _is_new(self, item: dict[str, Any]) -> bool:
+        """Whether only the last event tells the item: some servers tell everything there, some their calls."""
+        if not self._told and not self._thought:
+            return True
+        names = {text(item.get("call_id")), text(item.get("id"))} - {""}
+        return text(item.get("type")) in _CALLS and bool(names) and names.isdisjoint(self._names)
 
 
 def _key(event: dict[str, Any]) -> Any:
