@@ -123,6 +123,7 @@ class GeminiReader(AnswerFacts):
         if chunk.response is not None:
             response = chunk.response
             response.error = response.error or chunk.error
+            response.usage_metadata = response.usage_metadata or chunk.usage_metadata
         self.model = text(response.model_version) or self.model
         self.response_id = text(response.response_id) or text(response.name) or self.response_id
         for candidate in response.candidates or ():

@@ -204,3 +204,25 @@ def test_events_of_google_s_in_one_list_are_an_answer(client: Dialect, stream: b
     told = translate(client, kind, request(client, [("user", "?")], stream=stream)).response
     told.whole(b'[{"error": {"code": 429, "message": "Out.", "status": "RESOURCE_EXHAUSTED"}}]')
     assert told.fault is not None and (told.fault.status, told.fault.message) == (429, "Out.")
+
+
+@FROM_MESSAGES
+def test_a_whole_message_is_one_without_a_reason_and_with_a_plain_text(client: Dialect) -> None:
+    for content in ("Full moon.", [{"type": "text", "text": "Full moon."}]):
+        answer = {"id": "m", "type": "message", "content": content, "stop_reason": None}
+        told = translate(client, UpstreamKind.MESSAGES, request(client, [("user", "?")])).response
+        found = hear_whole(client, told.whole(json.dumps(answer).encode()))
+        assert (found.texts(), told.fault) == ("Full moon.", None)
+    told = translate(client, UpstreamKind.MESSAGES, request(client, [("user", "?")])).response
+    told.whole(b'{"id": "m", "type": "message", "content": [], "stop_reason": null}')
+    assert told.fault is not None
+
+
+@pytest.mark.parametrize("client", [Dialect.CHAT, Dialect.MESSAGES])
+def test_usage_beside_code_assist_s_envelope_is_told(client: Dialect) -> None:
+    usage = {"promptTokenCount": 7, "candidatesTokenCount": 5, "totalTokenCount": 12}
+    inner = {"candidates": [{"content": {"parts": [{"text": "Hi."}]}, "finishReason": "STOP"}]}
+    told = translate(client, UpstreamKind.CODE_ASSIST, request(client, [("user", "?")])).response
+    answer = json.loads(told.whole(json.dumps({"response": inner, "usageMetadata": usage}).encode()))
+    counts = answer["usage"]
+    assert (counts.get("input_tokens", counts.get("prompt_tokens")), answer["id"] != "") == (7, True)

@@ -170,6 +170,8 @@ class ResponseTranslator:
         elif isinstance(self._sequencer, Choices):
             self._sequencer.whole(inner)
         else:
+            if isinstance(found, dict) and self._upstream in GOOGLE:
+                inner = found  # its reader opens the envelope itself
             _read_whole(self._upstream, inner, self._sequencer, transcribed=self._transcribed)
         return self._take() if self.stream else self._body()
 

@@ -52,14 +52,14 @@ class GeminiStreamReader:
             return
         if not isinstance(event, dict):
             return
-        inner = event.get("response")
+        inner, usage = event.get("response"), event.get("usageMetadata")
         if isinstance(inner, dict):
             event = inner
         if event.get("error") is not None:
             self._sink.fail(read_error(0, event))
             return
         self._sink.start(text(event.get("responseId")), text(event.get("modelVersion")))
-        self._usage = event.get("usageMetadata") or self._usage
+        self._usage = event.get("usageMetadata") or usage or self._usage
         candidates = event.get("candidates")
         for candidate in candidates if isinstance(candidates, list) else ():
             if isinstance(candidate, dict) and candidate.get("index", 0) in (0, None):

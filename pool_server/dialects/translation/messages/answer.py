@@ -38,6 +38,8 @@ def read_answer(body: dict[str, Any], sink: Sink) -> None:
     """Tell a message; what is none ends as one that broke off."""
     sink.start(text(body.get("id")), text(body.get("model")))
     content = body.get("content")
+    if isinstance(content, str) and content:  # as requests may have it, and some servers answer
+        content = [{"type": "text", "text": content}]
     for index, item in enumerate(content if isinstance(content, list) else ()):
         block = obj(item)
         kind = block.get("type")
@@ -60,6 +62,8 @@ def read_answer(body: dict[str, Any], sink: Sink) -> None:
     usage.take(body.get("usage"), START)
     sink.usage(usage.usage())
     read_stop(body, sink)
+    if content:  # a whole message has ended, whether it says why or not
+        sink.finish(Finish.STOP)
     sink.close()
 
 
