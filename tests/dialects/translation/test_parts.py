@@ -25,11 +25,19 @@ from pool_server.dialects.translation import (
     read_error,
     translate_count,
 )
+from pool_server.dialects.translation.answers import cuts
 from pool_server.dialects.translation.answers.cuts import StopStrings, completion
 from pool_server.dialects.translation.neutral import Family
 from pool_server.dialects.translation.options import claude, level_of, nearest, openai_level
 from pool_server.dialects.translation.seals import read_seal, seal_for
-from pool_server.dialects.translation.tools import ToolNames, closed, is_strict, object_schema, plain_id
+from pool_server.dialects.translation.tools import (
+    ToolNames,
+    arguments_object,
+    closed,
+    is_strict,
+    object_schema,
+    plain_id,
+)
 from pool_server.dialects.types import BadBodyError
 from tests.dialects.streams import named
 from tests.dialects.translation.grammar import hear
@@ -455,3 +463,31 @@ def test_a_stream_that_fails_or_breaks_off_folds_to_a_fault() -> None:
     for index in range(4):
         fold.feed(named({"type": "response.output_item.done", "output_index": index, "item": item}))
     assert fold.finish() is None and fold.fault is not None
+
+
+@pytest.mark.parametrize("head", ['{"a":"x}', "{x}", '{"a":"\\', '{"a":[', '{"a":1}'])
+def test_pieces_of_arguments_are_read_once(monkeypatch: pytest.MonkeyPatch, head: str) -> None:
+    """Each could be where an object ends that is told again: to read all of them at each took seconds a KiB."""
+    read = list[str]()
+
+    def reading(arguments: str) -> tuple[Any, bool]:
+        read.append(arguments)
+        return arguments_object(arguments)
+
+    monkeypatch.setattr(cuts, "arguments_object", reading)
+    live, before = cuts.LivePieces(), list[str]()
+    for piece in (head, *["{}"] * 50):
+        told = live.feed(piece, before)
+        before.append(piece)
+    assert told == (head != '{"a":1}') and len(read) <= 1
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+@pytest.mark.parametrize("first", ['{"a":"}{"}', r'{"a":"\"}{"}', r'{"a":"\\"}', '{"a":[{}]}'])
+def test_an_object_that_is_told_again_is_found_wherever_it_is_cut(first: str, size: int) -> None:
+    live, before = cuts.LivePieces(), list[str]()
+    pieces = [first[at : at + size] for at in range(0, len(first), size)]
+    for piece in pieces:
+        assert live.feed(piece, before)
+        before.append(piece)
+    assert not live.feed(first, before)

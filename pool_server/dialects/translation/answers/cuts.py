@@ -69,6 +69,7 @@ def completion(text: str) -> str | None:
 
 
 _VALUES = JSONDecoder()
+_MARK = re.compile(r'["\\{}\[\]]')
 
 
 def put_right(arguments: str) -> str:
@@ -101,11 +102,13 @@ class LivePieces:
     """Which pieces of a call's arguments can be told as they come: what is no object yet, and what follows one, waits
     for the end."""
 
-    __slots__ = ("_before", "_held", "_told")
+    __slots__ = ("_before", "_depth", "_escaped", "_held", "_odd", "_scanned", "_string", "_told")
 
     def __init__(self) -> None:
         self._before = self._told = 0  # characters before what was told, and of that
-        self._held = False
+        self._held = self._odd = False  # `_odd`: a value has ended that is no object
+        self._scanned = self._depth = 0  # pieces looked at, and brackets open in them
+        self._string = self._escaped = False
 
     def feed(self, piece: str, before: list[str]) -> bool:
         """Whether the piece is told; `before` are those before it."""
@@ -118,9 +121,37 @@ class LivePieces:
                 return False
             self._held = not start.startswith("{") or start.rstrip() == "{}"
         elif start.startswith("{") and before[-1].rstrip().endswith("}"):
-            self._held = arguments_object("".join(before))[1]
+            self._held = self._whole(before)
         self._told += 0 if self._held else len(piece)
         return not self._held
+
+    def _whole(self, pieces: list[str]) -> bool:
+        """Whether these are an object by now. Each is looked at once, however often this is asked."""
+        for piece in pieces[self._scanned :]:
+            self._scan(piece)
+        self._scanned = len(pieces)
+        if self._odd or self._depth > 0 or self._string:
+            return False
+        whole = arguments_object("".join(pieces))[1]
+        self._odd = not whole
+        return whole
+
+    def _scan(self, piece: str) -> None:
+        start = 1 if self._escaped and piece else 0
+        self._escaped = self._escaped and not piece
+        for mark in _MARK.finditer(piece):
+            if mark.start() < start:
+                continue
+            char = mark.group()
+            if self._string:
+                if char == "\\":
+                    start = mark.start() + 2
+                    self._escaped = start > len(piece)
+                self._string = char != '"'
+            elif char == '"':
+                self._string = True
+            elif char != "\\":
+                self._depth += 1 if char in "{[" else -1
 
     def rest(self, arguments: str, right: str) -> str:
         """What is still to be told of `arguments`, which are put `right`."""
