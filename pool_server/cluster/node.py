@@ -212,10 +212,12 @@ class ClusterNode:
                     log.exception("a change of %s elsewhere could not be taken in", name)
 
     def _compare(self, most: float, least: float) -> None:
-        """Tells once that this machine's clock is another than the database's; `most` and `least` it is behind."""
+        """Tells once that this machine's clock is another than the database's; `most` and `least` it is behind. It is
+        the same again once it is nearer by half: what is about the limit is not told at each look."""
         apart = max(0.0, least, -most)
-        if (apart > CLOCK_S) != self._clock_wrong:
-            self._clock_wrong = apart > CLOCK_S
+        wrong = apart > (CLOCK_S / 2 if self._clock_wrong else CLOCK_S)
+        if wrong != self._clock_wrong:
+            self._clock_wrong = wrong
             if self._clock_wrong:
                 word = "behind" if least > 0 else "ahead of"
                 log.warning("this machine's clock is %.0f s %s the database's: let NTP set both", apart, word)
