@@ -79,6 +79,7 @@ class _Answer(msgspec.Struct):
 _NO_ANSWER = dumps({"error": {"type": "server_error", "code": "no_answer", "message": "the answer holds no choices"}})
 _CHUNK, _ANSWER = Decoder(_Chunk), Decoder(_Answer)
 _ANY: Decoder[Any] = Decoder()
+_WORDS = ("message", "msg", "error_msg", "errorMessage", "detail")  # what servers say of a failed call
 
 
 def fault_in(answer: dict[str, Any]) -> Any:
@@ -230,7 +231,17 @@ class ChatReader(AnswerFacts):
         ):
             self._count(within)
         if self.answers and not answer.choices and not self._usage.known:
-            self.fault = 500, _NO_ANSWER
+            self.fault = 500, _no_answer(body)
             return FAULT
         self.complete = True
         return TERMINAL
+
+
+def _no_answer(body: bytes) -> bytes:
+    """The error that a 200 without choices stands for, in the server's own words where it has some."""
+    data = read_answer(body, _ANY)
+    found: dict[str, Any] = data if isinstance(data, dict) else {}
+    for name in _WORDS:
+        if isinstance(said := found.get(name), str) and said.strip():
+            return dumps({"error": {"type": "server_error", "code": found.get("code"), "message": said}})
+    return _NO_ANSWER

@@ -52,6 +52,8 @@ _OPENAI = {
     429: ("rate_limit_error", "rate_limit_exceeded"),
 }
 _LONGEST = 4000  # characters of a vendor's message
+_SAID = ("message", "Message", "msg", "error_msg", "errorMessage", "status_msg", "error", "errors", "detail", "title")
+_DEEPEST = 4
 
 
 def read_error(status: int, body: bytes | dict[str, Any]) -> ErrorInfo:
@@ -91,12 +93,29 @@ def _too_long(status: int, message: str, kind: str, code: str) -> bool:
 
 
 def _message(inner: dict[str, Any], error: Any, detail: Any, found: Any) -> str:
-    for value in (inner.get("message"), inner.get("Message"), error, detail, found):
-        if isinstance(value, str) and value.strip():
-            return value.strip()[:_LONGEST]
+    for value in (inner, error, detail, found):
+        if said := _words(value):
+            return said[:_LONGEST]
     if isinstance(detail, (dict, list)):
         return msgspec.json.encode(detail).decode()[:_LONGEST]
     return "The upstream gave no reason."
+
+
+def _words(value: Any, deep: int = 0) -> str:
+    """What an error says, under whatever name; a relay may have put the error of another within a text."""
+    if isinstance(value, str):
+        said = value.strip()
+        within = read_answer(said[:_LONGEST].encode("utf-8", "replace"), JSON) if said.startswith("{") else None
+        return (_words(within, deep + 1) if isinstance(within, dict) else "") or said
+    if deep > _DEEPEST:
+        return ""
+    if isinstance(value, list) and value:
+        if isinstance(value[0], dict) and "loc" in value[0]:  # pydantic's: where it is says as much as what
+            return msgspec.json.encode(value).decode()
+        return _words(value[0], deep + 1)
+    if isinstance(value, dict):
+        return next((said for name in _SAID if (said := _words(value.get(name), deep + 1))), "")
+    return ""
 
 
 def _label(value: Any) -> str:
