@@ -148,10 +148,12 @@ def test_two_tabs_keep_each_others_changes_and_what_is_emptied_is_taken_away(
 
     save(second, "weight", "2.5")
     wait(chrome, lambda _: pool.file("mistral_k.json").get("weight") == 2.5)
+    save(second, "reserve", "7")
+    wait(chrome, lambda _: pool.file("mistral_k.json").get("reserve") == 0.07)
     save(first, "priority", "")
     wait(chrome, lambda _: pool.file("mistral_k.json").get("priority", 3) is None)
     kept = pool.file("mistral_k.json")
-    assert (kept["weight"], kept["reserve"], pool.row("mistral:k")["priority"]) == (2.5, 0.5, 100)
+    assert (kept["weight"], kept["reserve"], pool.row("mistral:k")["priority"]) == (2.5, 0.07, 100)
     assert complaints(chrome) == []
 
 
