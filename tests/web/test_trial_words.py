@@ -45,3 +45,9 @@ def test_a_vendor_that_fails_has_refused_nothing_and_the_line_still_works(pool: 
     answers.clear()
     status, said = pool.ask("POST", f"/contribute/{ticket(made)}", file, Authorization="", Content_Type="text/plain")
     assert status == 201 and said["account"] == f"{vendor}:{vendor}-hers"
+
+
+def test_an_endpoint_that_lists_no_model_has_refused_nothing(pool: Running) -> None:
+    body = {"provider": "openai", "api_key": "sk-1234567", "base_url": f"{pool.fakes.origin}/nowhere", "name": "bare"}
+    status, said = pool.ask("POST", "/admin/accounts", body)
+    assert status == 422 and said["error"]["message"].startswith("it cannot be tested: no model to ask"), said

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from pool_server.accounts.administration.trial import Trial, TrialResult, renewed
+from pool_server.accounts.administration.trial import NO_MODEL, Trial, TrialResult, renewed
 from pool_server.accounts.credentials import files
 from pool_server.accounts.credentials.look import doubles
 from pool_server.accounts.credentials.scan import CredentialFile, RejectedFile, identify
@@ -84,6 +84,8 @@ class AccountRefusedError(CredentialRejectedError):
         """What it means: a vendor that fails has judged nothing."""
         if self.result.fault in _UNJUDGED:
             return lazy("the vendor could not be asked about it now ({reason}): try again in a while", reason=self)
+        if self.result.message == NO_MODEL:
+            return lazy("it cannot be tested: {reason}", reason=self)
         return lazy("the vendor did not accept it: {refused}", refused=self)
 
 

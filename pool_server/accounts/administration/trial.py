@@ -32,6 +32,7 @@ MAX_STEPS = 12
 CALL_S = 30.0
 # The account is accepted and cannot serve at this very moment: it is kept all the same.
 ACCEPTED = frozenset({FaultKind.QUOTA, FaultKind.RATE, FaultKind.CAPACITY, FaultKind.OVERLOAD})
+NO_MODEL = marked("no model to ask is known: name one in its models")
 _OTHER_MODEL = frozenset({FaultKind.NOT_FOUND, FaultKind.MODEL_UNSUPPORTED, FaultKind.PLAN, FaultKind.REQUEST})
 
 
@@ -142,9 +143,7 @@ class Trial:
         other = await self._listed()
         if other and other != model:
             return await self._request(other)
-        return fault or Fault(
-            FaultKind.NOT_FOUND, OF_ACCOUNT, message=marked("no model to ask is known: name one in its models")
-        )
+        return fault or Fault(FaultKind.NOT_FOUND, OF_ACCOUNT, message=NO_MODEL)
 
     async def _request(self, model: str) -> Fault | None:
         self.result.model = model
