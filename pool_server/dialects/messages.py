@@ -75,6 +75,7 @@ class MessagesReader(AnswerFacts):
     def __init__(self) -> None:
         super().__init__()
         self._told = anthropic.MessageUsage()
+        self._stopped = False  # why the message ends was told
 
     def glance(self, chunk: bytes) -> bool:
         """Whether this is one whole event that `event` would find to be `RENDERED` and no more."""
@@ -108,6 +109,10 @@ class MessagesReader(AnswerFacts):
         match = _SSE_TYPE.match(head)
         return self._plain(match[1]) if match else RENDERED
 
+    def end(self) -> None:
+        """Some servers never send `message_stop`: a stream that ended after its stop reason is whole."""
+        self.complete = self.complete or self._stopped
+
     def _plain(self, kind: bytes) -> int:
         return 0 if kind in _HELD else RENDERED
 
@@ -127,6 +132,7 @@ class MessagesReader(AnswerFacts):
         if event is not None and event.usage is not None:
             self._count(event.usage, anthropic.DELTA)
         if event is not None and isinstance(event.delta, dict):
+            self._stopped = self._stopped or bool(text(event.delta.get("stop_reason")))
             self._contained(event.delta.get("container"))
         return RENDERED
 

@@ -15,7 +15,8 @@ class DialectSpec(NamedTuple):
     objects, see `references`; `continues_by_id`: a request may continue a response by its id; `model_in_path`: the path
     names the model, not the body; `fixed_base`: its clients know the paths below the pool's address by themselves,
     others are given `/v1`; `usage_asked`: a stream tells its usage only when asked; `shows_media`: its clients can be
-    told sound and pictures by translation; `own_range`: a name of its vendor's own that no file lists, so that whoever
+    told sound and pictures by translation; `closing`: the event its streams end with, where servers leave it out and
+    clients miss it; `own_range`: a name of its vendor's own that no file lists, so that whoever
     serves it serves whatever that vendor's client asks for."""
 
     label: str
@@ -29,6 +30,7 @@ class DialectSpec(NamedTuple):
     fixed_base: bool = True
     usage_asked: bool = False
     shows_media: bool = False
+    closing: bytes = b""
     own_range: str = ""
 
 
@@ -56,6 +58,7 @@ SPECS: dict[Dialect, DialectSpec] = {
         asked_with=Operation.MESSAGES,
         keepalive=b'event: ping\ndata: {"type":"ping"}\n\n',
         marks=(b'file_id"', b'container"', b'skill_id"'),
+        closing=b'event: message_stop\ndata: {"type":"message_stop"}\n\n',
         own_range="claude-any",
     ),
     Dialect.CHAT: DialectSpec(

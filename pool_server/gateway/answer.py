@@ -218,7 +218,7 @@ class RelayedAnswer(ABC):
 
 
 class StreamAnswer(RelayedAnswer):
-    """Server-sent events."""
+    """Server-sent events. `closing` is the last one of its dialect, told where the upstream leaves it out."""
 
     def __init__(
         self,
@@ -229,9 +229,11 @@ class StreamAnswer(RelayedAnswer):
         now: float,
         transformer: Transformer | None = None,
         translated: bool = False,
+        closing: bytes = b"",
     ) -> None:
         super().__init__(meter, account, status=status, now=now)
         self._transformer = transformer
+        self._closing = closing
         self._translated = translated
         self._limits: list[bytes] = []  # quota events of the account that are yet to be replaced
         self._tail: list[bytes] = []  # the beginning of an event whose end is not here yet
@@ -383,7 +385,8 @@ class StreamAnswer(RelayedAnswer):
                 return self.broken(unusable_answer(str(why)))
         rest = self._shield.feed(rest) + self._shield.rest()
         if end is not None:
-            return self._with_held(self._as_told(end), rest)
+            closing = self._closing if end.fault is None else b""
+            return self._with_held(self._as_told(end), rest, b"\n\n" if closing and rest else b"", closing)
         return Write([rest]) if rest else WITHHOLD
 
 

@@ -134,3 +134,23 @@ def test_an_error_in_the_other_form_is_told_with_its_status(tmp_path: Path) -> N
                 assert b"prompt is too long" in raw and len(stack.fakes.made()) == before + 1
 
     run(main)
+
+
+def test_a_message_without_its_last_event_gets_it(tmp_path: Path) -> None:
+    """Some servers end a stream after the stop reason; where that is not told the answer broke off."""
+    whole = unfolded(Dialect.MESSAGES, json.dumps(MESSAGE).encode(), usage=False)
+    assert whole is not None
+    told = whole.split(b"\n\n")
+    body = {"model": "claude-sonnet-4-5", **ASKED, "stream": True}
+
+    async def main() -> None:
+        async with Stack(tmp_path, ACCOUNTS) as stack:
+            for end in (b"\n\n", b""):
+                stack.fakes.then("claude:k", events(b"\n\n".join(told[:-2]) + end))
+                _, _, raw = await asked(stack, "/v1/messages", body)
+                assert folded(Dialect.MESSAGES, raw) == MESSAGE
+                assert raw.rstrip().endswith(b'data: {"type":"message_stop"}') and raw.count(b"message_stop") == 2
+            await stack.idle()
+            assert [record.outcome for record in stack.records()] == ["ok", "ok"]
+
+    run(main)

@@ -37,16 +37,11 @@ def answer_of(
     if translation is not None:
         dialect, operation = translation.dialect, translation.operation
 
-    def carried(stream: bool) -> Transport:
-        if x.route.websocket:
-            return Transport.WEBSOCKET
-        return Transport.SSE if stream else Transport.BUFFERED
-
     def make(stream: bool) -> RelayedAnswer:
         nonlocal translation, transformer
         if translation is None and (reformed := _reformed(x, source, stream)) is not None:
             translation = transformer = x.translation = reformed
-        x.transport = carried(stream if translation is None else translation.stream)
+        x.transport = _carried(x, stream if translation is None else translation.stream)
         if translation is not None:
             translation.events = stream
         if not stream:
@@ -55,11 +50,25 @@ def answer_of(
         if translation is not None and not translation.stream:
             return FoldedAnswer(meter, account, status=status, now=now, transformer=transformer)
         translated = translation is not None
-        return StreamAnswer(meter, account, status=status, now=now, transformer=transformer, translated=translated)
+        return StreamAnswer(
+            meter,
+            account,
+            status=status,
+            now=now,
+            transformer=transformer,
+            translated=translated,
+            closing=b"" if translated else dialects.SPECS[dialect].closing,
+        )
 
     if labelled or x.peek.stream or (translation is not None and operation in MODEL_CALLS):
         return UndecidedAnswer(make, account, labelled=labelled, now=now)
     return make(False)
+
+
+def _carried(x: Exchange, stream: bool) -> Transport:
+    if x.route.websocket:
+        return Transport.WEBSOCKET
+    return Transport.SSE if stream else Transport.BUFFERED
 
 
 def _reformed(x: Exchange, source: UpstreamAnswer, stream: bool) -> Reformed | None:
