@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from pool_server.core.models import UsageRecord
 from pool_server.users import Principal
 from tests.fakes import account
 from tests.gateway.stack import ADMIN, Stack, chat, messages, responses, run
@@ -90,5 +91,32 @@ def test_a_batch_beyond_a_keys_limit_is_refused_by_its_name(tmp_path: Path) -> N
             asked = {"requests": [{"custom_id": "c", "params": params}]}
             status, answer = await stack.post("/v1/messages/batches", asked, token=limited)
             assert (status, "of the 5,000 a day of your key “ci runner”" in answer.decode()) == (429, True)
+
+    run(main)
+
+
+def test_an_answer_is_counted_once_its_record_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counters of a killed process are made up from its records, and must not be ahead of them."""
+
+    async def main() -> None:
+        async with Stack(tmp_path, [account("claude:one")], friend_code="swim") as stack:
+            key = await stack.key()
+            order = list[str]()
+            record, settle = stack.ledger.record, stack.users.admission.settle
+
+            def recording(sheet: UsageRecord, **more: bool) -> Any:
+                kept = record(sheet, **more)
+                kept.add_done_callback(lambda _: order.append("kept"))
+                return kept
+
+            def settling(*given: Any) -> None:
+                order.append("counted")
+                settle(*given)
+
+            monkeypatch.setattr(stack.ledger, "record", recording)
+            monkeypatch.setattr(stack.users.admission, "settle", settling)
+            assert (await stack.post("/v1/messages", messages(stream=False), token=key))[0] == 200
+            await stack.idle()
+            assert order == ["kept", "counted"]
 
     run(main)
