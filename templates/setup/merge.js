@@ -23,13 +23,17 @@ function read(file, otherwise) {
 }
 
 function write(file, value) {
+  replace(file, `${JSON.stringify(value, null, 2)}\n`);
+}
+
+function replace(file, text) {
   let place = file;
   try {
     place = fs.realpathSync(file);
   } catch {}
   fs.mkdirSync(path.dirname(place), { recursive: true });
   const temporary = `${place}.pool-server-${process.pid}`;
-  fs.writeFileSync(temporary, `${JSON.stringify(value, null, 2)}\n`, { mode: 0o600 });
+  fs.writeFileSync(temporary, text, { mode: 0o600 });
   fs.renameSync(temporary, place);
 }
 
@@ -71,6 +75,16 @@ function change(root, keys, wanted) {
   }
 }
 
+// The file's own bytes of before the pool, where they say what it says now.
+function before(value) {
+  const ordered = (one) => (isObject(one) ? Object.fromEntries(Object.keys(one).sort().map((key) => [key, ordered(one[key])])) : Array.isArray(one) ? one.map(ordered) : one);
+  try {
+    const bytes = fs.readFileSync(path.join(path.dirname(journal), `${path.basename(file)}.before`));
+    if (same(ordered(JSON.parse(bytes.toString("utf8").replace(/^\uFEFF/, ""))), ordered(value))) return bytes;
+  } catch {}
+  return null;
+}
+
 const file = process.env.POOL_FILE;
 const journal = process.env.POOL_JOURNAL;
 const edit = JSON.parse(process.env.POOL_EDIT);
@@ -79,7 +93,11 @@ const log = read(journal, { absent: !fs.existsSync(file), fields: [] });
 if (edit === "undo") {
   for (const field of log.fields) if (same(look(root, field.keys), field.ours)) change(root, field.keys, field.was);
   if (log.absent && !Object.keys(root).length) fs.rmSync(file, { force: true });
-  else if (fs.existsSync(file)) write(file, root);
+  else if (fs.existsSync(file)) {
+    const bytes = before(root);
+    if (bytes) replace(file, bytes);
+    else write(file, root);
+  }
 } else {
   const wishes = [
     ...edit.set.map(([keys, value]) => [keys, { there: true, value }]),

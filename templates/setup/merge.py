@@ -26,11 +26,25 @@ def read(name, otherwise):
 
 
 def write(name, value):
+    replace(name, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def before(value):
+    """The file's own bytes of before the pool, where they say what it says now."""
+    try:
+        with open(os.path.join(os.path.dirname(JOURNAL), os.path.basename(FILE) + ".before"), "rb") as source:
+            kept = source.read()
+        return kept if json.loads(kept.decode("utf-8-sig")) == value else None
+    except (OSError, ValueError):
+        return None
+
+
+def replace(name, data):
     place = os.path.realpath(name)
     os.makedirs(os.path.dirname(place), exist_ok=True)
     temporary = "%s.pool-server-%d" % (place, os.getpid())
-    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as out:
-        out.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as out:
+        out.write(data)
     os.replace(temporary, place)
 
 
@@ -77,7 +91,11 @@ if EDIT == "undo":
         if os.path.exists(FILE):
             os.remove(FILE)
     elif os.path.exists(FILE):
-        write(FILE, root)
+        kept = before(root)
+        if kept is None:
+            write(FILE, root)
+        else:
+            replace(FILE, kept)
 else:
     wishes = [(keys, {"there": True, "value": value}) for keys, value in EDIT["set"]]
     wishes += [(keys, {"there": False}) for keys in EDIT["remove"]]

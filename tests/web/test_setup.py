@@ -240,6 +240,11 @@ def test_foreign_settings_are_kept_and_come_back(cli: str, tool: str, tmp_path: 
     undo_script = (home / ".local/state/pool-server" / cli / "undo.sh").read_text()
     sh(home, undo_script, path=str(bins))
     assert json.loads(file.read_text()) == {**before, "added": "meanwhile"}
+    written = "\ufeff" + json.dumps(before, ensure_ascii=False, separators=(" ,", ":\t"))
+    file.write_text(written, encoding="utf-8")
+    sh(home, text_of(cli), path=str(bins))
+    sh(home, undo_script, path=str(bins))
+    assert file.read_text(encoding="utf-8") == written, "to the byte, where nothing else was changed since"
 
 
 def test_a_file_with_comments_is_left_alone(tmp_path: Path) -> None:
