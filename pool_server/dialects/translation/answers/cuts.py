@@ -69,6 +69,7 @@ def completion(text: str) -> str | None:
 
 
 _VALUES = JSONDecoder()
+_BLANKS = re.compile(r"\s+")
 _MARK = re.compile(r'["\\{}\[\]]')
 
 
@@ -78,14 +79,15 @@ def put_right(arguments: str) -> str:
     if len(arguments) > _CUT_SIZE or arguments_object(arguments)[1]:
         return arguments
     found: list[Any] = []
-    text: list[str] = []
-    rest = arguments.strip()
+    spans: list[tuple[int, int]] = []
+    at = len(arguments) - len(arguments.lstrip())
     try:
-        while rest:
-            value, end = _VALUES.raw_decode(rest)
+        while at < len(arguments):
+            value, end = _VALUES.raw_decode(arguments, at)
             found.append(value)
-            text.append(rest[:end])
-            rest = rest[end:].lstrip()
+            spans.append((at, end))
+            blanks = _BLANKS.match(arguments, end)
+            at = blanks.end() if blanks else end
     except (JSONDecodeError, RecursionError):
         return arguments
     if len(found) == 1 and isinstance(found[0], str):
@@ -95,7 +97,8 @@ def put_right(arguments: str) -> str:
         return "{}"
     if not isinstance(told[0], dict) or any(value != told[0] for value in told):
         return arguments
-    return text[found.index(told[0])]
+    at, end = spans[found.index(told[0])]
+    return arguments[at:end]
 
 
 class LivePieces:
