@@ -273,6 +273,9 @@ class DatabaseAdmission(AdmissionPort):
         if not reservation.done and reservation.counted:
             self._end(reservation, 0, 0)
 
+    async def settled(self) -> None:
+        """Told with the next round; a process of this machine is a node of its own."""
+
     def _end(self, made: Reservation, tokens: int, cost: int) -> None:
         made.done = True
         self._held.end(made, tokens, cost)

@@ -7,7 +7,6 @@ are the same JSON object.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -96,16 +95,17 @@ def next_sequence(piece: bytes) -> int:
     return int(numbers[-1]) + 1 if numbers else 0
 
 
-# The fields of a request that a response repeats, where the request has none of them.
-UNASKED: Mapping[str, Any] = {
-    "instructions": None,
-    "metadata": {},
-    "parallel_tool_calls": True,
-    "temperature": None,
-    "tool_choice": "auto",
-    "tools": [],
-    "top_p": None,
-}
+def unasked() -> dict[str, Any]:
+    """The fields of a request that a response repeats, where the request has none of them."""
+    return {
+        "instructions": None,
+        "metadata": {},
+        "parallel_tool_calls": True,
+        "temperature": None,
+        "tool_choice": "auto",
+        "tools": [],
+        "top_p": None,
+    }
 
 
 def response_object(now: float, status: str, ident: str = "", model: str = "", **more: Any) -> dict[str, Any]:
@@ -120,7 +120,7 @@ def response_object(now: float, status: str, ident: str = "", model: str = "", *
         "output": [],
         "error": None,
         "incomplete_details": None,
-        **UNASKED,
+        **unasked(),
     } | more
 
 

@@ -54,6 +54,7 @@ async def _keep(x: Exchange, outcome: Outcome, status: int, message: str, partia
         log.warning("exchange %s is not recorded: %s", x.id, redact(str(error)))
     finally:  # counters of a process that is killed are made up from its records: they must not be ahead of these
         _settle(x, counted, quote)
+    await x.services.users.admission.port.settled()
 
 
 def _follow_cache(x: Exchange, sheet: UsageRecord) -> None:

@@ -37,7 +37,7 @@ from pool_server.users.identity.sessions import Sessions
 from pool_server.users.identity.sign_in import SignIn
 from pool_server.users.identity.tokens import Signer, load_signer, rotate_secret
 from pool_server.users.last_used import LastUsed
-from pool_server.users.limits import SHARE, USE, reservations
+from pool_server.users.limits import SHARE, USE, rebuild
 from pool_server.users.limits.admission_port import AdmissionPort, MakeAdmission
 from pool_server.users.limits.admitting import Admission, Headroom
 from pool_server.users.limits.periods import Calendar, zone
@@ -171,7 +171,7 @@ class Users:
             Sweeper(state, SHARE, self._shares.stale),
             Sweeper(state, THROTTLE, throttle.stale),
             Sweeper(state, TICKETS, tickets.stale),
-            Sweeper(state, USE, reservations.stale),
+            Sweeper(state, USE, rebuild.stale),
             Sweeper(store, SESSIONS, sessions.stale),
             Sweeper(store, BOOKINGS, bookings.stale),
         )

@@ -6,10 +6,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from pool_server.core.models import UsageRecord
+from pool_server.gateway import recording
+from pool_server.gateway.exchange import Exchange
 from pool_server.users import Principal
+from pool_server.users.limits import USE
+from pool_server.users.limits.counters import Use
 from tests.fakes import account
 from tests.gateway.stack import ADMIN, Stack, chat, messages, responses, run
 
@@ -118,5 +123,34 @@ def test_an_answer_is_counted_once_its_record_is_kept(tmp_path: Path, monkeypatc
             assert (await stack.post("/v1/messages", messages(stream=False), token=key))[0] == 200
             await stack.idle()
             assert order == ["kept", "counted"]
+
+    run(main)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_whoever_has_an_answer_may_ask_another_worker_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stream: bool
+) -> None:
+    """What its request held is given back, as any process sees it, before the exchange goes on to the last byte."""
+
+    async def main() -> None:
+        async with Stack(tmp_path, [account("claude:one")], friend_code="swim") as stack:
+            stack.users.stand_beside(True)
+            held = list[int]()
+            keep = recording._keep
+
+            async def keeping(x: Exchange, *given: Any) -> None:
+                await keep(x, *given)
+                with stack.state.read() as txn:
+                    held.append(
+                        len(msgspec.msgpack.decode(txn.get(USE, x.principal.user.encode()) or b"", type=Use).by)
+                    )
+
+            monkeypatch.setattr(recording, "_keep", keeping)
+            key = await stack.key()
+            for _ in range(3):
+                assert (await stack.post("/v1/messages", messages(stream=stream), token=key))[0] == 200
+            await stack.idle()
+            assert held == [0, 0, 0]
 
     run(main)

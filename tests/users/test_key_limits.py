@@ -15,7 +15,7 @@ from pool_server.core.settings import LedgerSettings, Limits, Settings
 from pool_server.ledger import TABLES, Ledger
 from pool_server.storage import Store
 from pool_server.users import Denied, Principal, RefusedError, Reservation
-from pool_server.users.limits import USE, reservations
+from pool_server.users.limits import USE, rebuild
 from pool_server.users.limits.counters import used_now
 from pool_server.users.models import KeyFacts
 
@@ -290,11 +290,11 @@ def test_counters_long_unused_may_go_and_others_may_not(desk: Desk) -> None:
     made = take(desk, key)
     assert isinstance(made, Reservation)
     raw = desk.store.get(USE, key.owner.encode())
-    assert raw is not None and not reservations.stale(raw, NOON + 365 * 86_400)  # it holds something
+    assert raw is not None and not rebuild.stale(raw, NOON + 365 * 86_400)  # it holds something
     desk.book.settle(made, Usage(input=5), None)
     raw = desk.store.get(USE, key.owner.encode())
     assert raw is not None
-    assert not reservations.stale(raw, NOON + 31 * 86_400) and reservations.stale(raw, NOON + 110 * 86_400)
+    assert not rebuild.stale(raw, NOON + 31 * 86_400) and rebuild.stale(raw, NOON + 110 * 86_400)
 
 
 # -- against the ledger

@@ -37,6 +37,10 @@ class AdmissionPort(Protocol):
     def release(self, reservation: Reservation) -> None:
         """It has ended and used nothing."""
 
+    async def settled(self) -> None:
+        """Returns when what has ended is seen by the other processes of this machine that share the counters: they may
+        be asked as soon as the client has its answer."""
+
     def stopped(self, user: str, limits: Limits, key: CountedKey | None = None) -> Denied | None:
         """The limit in the way of any request now, as far as it is known without waiting."""
 

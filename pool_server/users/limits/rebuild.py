@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
+import msgspec
+
 from pool_server.users.limits import counters
 from pool_server.users.limits.counters import Use
 from pool_server.users.limits.periods import Bounds
@@ -16,6 +18,9 @@ class Used(Protocol):
     def __call__(self, user: str, since: float, key: str = "", /) -> Mapping[str, float]: ...
 
 
+_decode_use = msgspec.msgpack.Decoder(Use).decode
+
+_KEPT_S = 70 * 86_400.0  # of counters nobody uses, from the beginning of their last month
 _STEPS = 5  # the rolling window is rebuilt from this many questions
 
 
@@ -45,6 +50,12 @@ def renewed(fresh: Use, old: Use | None, now: float) -> Use:
     for left in old.by.values() if old is not None else ():
         counters.count(fresh, left.seen_tokens, left.seen_cost, now)
     return fresh
+
+
+def stale(raw: bytes, now: float) -> bool:
+    """Whether counters were last used so long ago that all they count is over: they can be made anew."""
+    use = _decode_use(raw)
+    return not use.by and max(use.month, use.week) < now - _KEPT_S
 
 
 def _since(used: Used | None, user: str, _: str, key: str) -> Callable[[float], tuple[int, float]]:

@@ -7,11 +7,11 @@ every user it holds something for; when it dies, the next one to look settles wh
 reported last, or by the ledger when that knows of more.
 
 What is asked for, reported and ended in one turn of the event loop is written in one transaction at the end of the
-turn. Nobody sees the difference: this worker writes before it reads, and an exchange tells its client, and with
-that anybody who could ask another worker, no sooner than in a later turn, after its record is on the disk. Where there
-is no other worker, what is reported and ended waits a few milliseconds for the next request that asks, and the store
-follows what is counted in memory a moment later. A process that is killed meanwhile has left its mark and a hold, as of
-any request under way: whoever settles for it asks the ledger.
+turn. Nobody sees the difference: this worker writes before it reads, and an exchange waits for `settled` before it
+tells its client, and with that anybody who could ask another worker. Where there is no other worker, what is reported
+and ended waits a few milliseconds for the next request that asks, and the store follows what is counted in memory a
+moment later. A process that is killed meanwhile has left its mark and a hold, as of any request under way: whoever
+settles for it asks the ledger.
 """
 
 from __future__ import annotations
@@ -54,7 +54,6 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 _MOST_ENDS = 500  # settlements written at once, so that the loop does not pause
-_KEPT_S = 70 * 86_400.0  # of counters nobody uses, from the beginning of their last month
 _COMPANY_S, _BEHIND_S = 0.01, 0.1  # how long what has ended waits for company, and how far the store may be behind
 
 
@@ -193,6 +192,10 @@ class Reservations(AdmissionPort):
     def release(self, reservation: Reservation) -> None:
         """Nothing was used. The request still counts toward requests a minute."""
         self._end(Final(reservation, 0, 0.0, 0.0))
+
+    async def settled(self) -> None:
+        if not self._alone and self._turn.ended:
+            await asyncio.sleep(0)  # `write_turn` comes first
 
     def stopped(self, user: str, limits: Limits, key: CountedKey | None = None) -> Denied | None:
         """The limit in the way of one more request, whatever it asks for. Takes nothing."""
@@ -483,12 +486,6 @@ class Reservations(AdmissionPort):
     def _kept_here(self, cap: Cap) -> bool:
         here = self._running.get(cap.owner, 0) + self._uncounted.get(cap.owner, 0)
         return kept_without_counters(cap, here)
-
-
-def stale(raw: bytes, now: float) -> bool:
-    """Whether counters were last used so long ago that all they count is over; the ledger can make them anew."""
-    use = _decode_use(raw)
-    return not use.by and max(use.month, use.week) < now - _KEPT_S
 
 
 def _keep(txn: RowChanges, uses: Mapping[str, Use]) -> None:

@@ -245,7 +245,7 @@ class AuditPage(PageHandler, access=Access.ADMIN):
         rows, following = await people.audit(self, 100)
         filters = {name: self.get_query_argument(name, "") for name in ("actor", "action", "target")}
         older = urlencode({**{k: v for k, v in filters.items() if v}, "cursor": following}) if following else ""
-        self.page("audit.html", title="Audit", rows=map(self._line, rows), filters=filters, older=older)
+        self.page("audit.html", title="Audit", rows=[self._line(row) for row in rows], filters=filters, older=older)
 
     def _line(self, row: AuditRow) -> AuditLine:
         person = self._name(row.target)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pool_server.core.models import Usage
-from pool_server.dialects.responses import UNASKED
+from pool_server.dialects.responses import unasked
 from pool_server.dialects.translation.answers.fold import WholeAnswer
 from pool_server.dialects.translation.answers.logprobs import openai_tokens
 from pool_server.dialects.translation.errors import read_error
@@ -100,7 +100,7 @@ class Echo:
 
     def __init__(self, created: int, echo: dict[str, Any], namespaces: dict[str, tuple[str, str]]) -> None:
         self._created = created
-        self._fields = {**UNASKED, **echo}
+        self._fields = unasked() | echo
         self._namespaces = namespaces
 
     def response(self, ident: str, model: str, status: str, output: list[Any], **more: Any) -> dict[str, Any]:
