@@ -42,6 +42,9 @@ def test_a_replay_of_the_demos_month_agrees_with_its_record(sh: Shell, lived: Pa
     done = sh("simulate", "--from", "ledger", "--seeds", "2", *asked, "--json", "--progress-lines")
     found = done.json
     assert found["recorded"]["requests"] > 1000
+    # The demo gave its conversations out at random, and the replay by headroom: the same use lies in other windows, so
+    # what these had left at their resets is 0 to 8 % off, by the moment at which the demo begins.
+    assert found["differs"].pop("unused") < 0.2
     assert {name: share for name, share in found["differs"].items() if share >= 0.02} == {}
     added, fewer = found["what_ifs"]
     assert added["sums"]["refused"] <= found["replayed"]["sums"]["refused"]
