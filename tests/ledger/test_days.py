@@ -16,10 +16,10 @@ from pool_server.core.settings import LedgerSettings as LedgerSettings
 from pool_server.core.settings import Settings
 from pool_server.ledger import TABLES, Ledger
 from pool_server.ledger.records.days import NOTICE_S, Days, Era, changed, eras_in, eras_note
-from pool_server.ledger.records.layout import RECORDS
+from pool_server.ledger.records.layout import NOTES, RECORDS
 from pool_server.ledger.rollups import months, pending
 from pool_server.ledger.rollups.reader import Filters
-from pool_server.ledger.rollups.time_slices import days_kept
+from pool_server.ledger.rollups.time_slices import ERAS, days_kept
 from pool_server.storage import Store
 from tests.ledger.ledger_kit import NOW, exchange, record_all
 
@@ -107,6 +107,16 @@ def test_a_day_whose_records_are_forgotten_is_not_cut(tmp_path: Path, monkeypatc
         assert told.total.requests == 2
         with store.read() as reader:
             assert days_kept(reader, "UTC").eras[-1].since == at("2026-05-11T22:00")
+
+
+def test_a_store_of_a_version_that_noted_no_zones_is_noted_at_the_start(tmp_path: Path) -> None:
+    with closing(Store.open(tmp_path / "ledger", tables=TABLES, durable=False)) as store:
+        in_zone(store, "UTC", NOW).load([exchange(f"r{n}", at=NOW - n * HOUR) for n in range(48)])
+        store.write(lambda txn: txn.delete(NOTES, ERAS))
+        asyncio.run(in_zone(store, "UTC", NOW).prune())
+        book = in_zone(store, "Asia/Kolkata", NOW)
+        for n in range(1, 48):
+            assert book.queries.total(NOW - n * HOUR, NOW + 1)["requests"] == n + 1
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from functools import partial
 import msgspec
 
 from pool_server.cluster.ledger import folding
-from pool_server.cluster.ledger.database_usage import ERAS, PRUNED, DatabaseUsage, kept_in, log_query, readable
+from pool_server.cluster.ledger.database_usage import PRUNED, DatabaseUsage, kept_in, log_query, readable
 from pool_server.cluster.ledger.record_shipping import BatchSender, Shipping
 from pool_server.core.models import UsageRecord
 from pool_server.core.tasks import wait_at_most
@@ -21,7 +21,6 @@ from pool_server.ledger import retention
 from pool_server.ledger.ports import LedgerPort, LogFilters, UsageReader, matches
 from pool_server.ledger.quota_history import Entry
 from pool_server.ledger.records.codec import pack
-from pool_server.ledger.records.days import Days, eras_in
 from pool_server.ledger.rollups import pending
 from pool_server.ledger.rollups.sums import Sums
 from pool_server.ledger.rollups.time_slices import Kept
@@ -200,16 +199,17 @@ class DatabaseLedger(LedgerPort):
         return Kept(minutes=cut.minutes, hours=cut.hours)
 
     async def _cut(self, now: float, retention_days: int) -> retention.Cut:
-        async with self._thread.pool.connection() as connection, connection.transaction():
-            await connection.value("select pool.fold_begin_1()")
-            clock = await connection.value("select pool.note_read_1($1)", _CLOCK)
-            have = kept_in(await connection.value("select pool.note_read_1($1)", PRUNED))
-            now = retention.advanced(clock, now)
-            days = Days(eras_in(await connection.value("select pool.note_read_1($1)", ERAS)) or self._timezone)
-            cut = retention.plan(now, retention_days, days, have)
-            await connection.value("select pool.note_put_1($1, $2)", _CLOCK, repr(now).encode())
-            kept = msgspec.json.encode(Kept(minutes=cut.minutes, hours=cut.hours))
-            await connection.value("select pool.note_put_1($1, $2)", PRUNED, kept)
+        async with self._thread.pool.connection() as connection:
+            days = await self._shipping.days(connection, [])
+            async with connection.transaction():
+                await connection.value("select pool.fold_begin_1()")
+                clock = await connection.value("select pool.note_read_1($1)", _CLOCK)
+                have = kept_in(await connection.value("select pool.note_read_1($1)", PRUNED))
+                now = retention.advanced(clock, now)
+                cut = retention.plan(now, retention_days, days, have)
+                await connection.value("select pool.note_put_1($1, $2)", _CLOCK, repr(now).encode())
+                kept = msgspec.json.encode(Kept(minutes=cut.minutes, hours=cut.hours))
+                await connection.value("select pool.note_put_1($1, $2)", PRUNED, kept)
         return cut
 
     async def forget(self, now: float, retention_days: int, closing: asyncio.Event) -> None:

@@ -140,7 +140,7 @@ class EmbeddedLedger(LedgerPort):
         await self._in_steps(lambda txn: retention.quota(txn, cut.records), closing)
 
     def _cut(self, txn: Txn, now: float, retention_days: int) -> retention.Cut:
-        return retention.begin(txn, now, retention_days, time_slices.days_kept(txn, self._timezone))
+        return retention.begin(txn, now, retention_days, self._writer.kept_days(txn))
 
     async def _in_steps(self, step: Callable[[Txn], bool], closing: asyncio.Event) -> None:
         """Repeat a transaction while it says that there is more, until the end of the ledger."""

@@ -90,7 +90,7 @@ class RollupWriter:
 
     def apply(self, txn: Txn, entries: Sequence[PendingRecord]) -> list[bool]:
         """Record a batch; True for each. One whose id is there already adds nothing."""
-        days = self._kept_days(txn, entries)
+        days = self.kept_days(txn, entries)
         new = _add(txn, entries)
         txn.put_many(RECENT, [(key, pending.encode(rec, days)) for key, rec in new])
         if txn.count(RECENT) >= pending.MOST:
@@ -103,12 +103,13 @@ class RollupWriter:
     def load(self, txn: Txn, records: Sequence[UsageRecord], have: Kept) -> None:
         """Record a batch of a history, straight into the rollups. See `merge` for `have`."""
         entries = [PendingRecord(rec) for rec in records]
-        days = self._kept_days(txn, entries)
+        days = self.kept_days(txn, entries)
         new = _add(txn, entries)
         _roll_up(txn, *merge(parts_of((rec for _, rec in new), days), have))
 
-    def _kept_days(self, txn: Txn, entries: Sequence[PendingRecord]) -> Days:
-        """Where days begin from now on. Notes a time zone that was set, once: another process may have another."""
+    def kept_days(self, txn: Txn, entries: Sequence[PendingRecord] = ()) -> Days:
+        """Where days begin, also those of `entries`, which are to be recorded. Notes a time zone that was set, once:
+        another process may have another."""
         raw = txn.get(NOTES, ERAS)
         if self._days is not None and raw == self._noted:
             return self._days
