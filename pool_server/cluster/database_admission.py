@@ -60,6 +60,7 @@ REPORT_S = 0.25  # ... and what its streams have reported
 WAITING = 2000  # requests that wait for a database that does not answer, at most
 SOON_S = 5.0  # when who is turned away may come again
 TRIES = 3
+ON_ITS_WAY_S = 0.1  # what has ended at another node may not be told yet, and its client asks here
 SWEEP_S = 10.0  # so often dead nodes are looked for, ...
 SILENT_S = 120.0  # ... which have been silent for so long, ...
 CONNECTED_S = 30.0  # ... unless they could not speak: by a node that has had the database for so long itself
@@ -202,7 +203,7 @@ class DatabaseAdmission(AdmissionPort):
             await self._told()
         amount = nano(max(cost or 0.0, counters.FLOOR_COST))
         limits = [limits_sent(cap.limits) for cap in caps]
-        for _ in range(TRIES):
+        for number in range(TRIES):
             async with self._entered() as connection:
                 for owner in {cap.owner for cap in caps[1:]} - self._begun:
                     await connection.value("select pool.use_begin_1($1, $2, $3, null)", *owner_of(owner), self._marks())
@@ -222,7 +223,10 @@ class DatabaseAdmission(AdmissionPort):
             if found.word == "dead":
                 self._doubt()
             elif found.word != "clock":
-                return self._here(_refused(found, caps))
+                denied = _refused(found, caps)
+                if number or denied is None or denied.denial is not Denial.CONCURRENT:
+                    return self._here(denied)
+                await asyncio.sleep(ON_ITS_WAY_S)
         raise StoreError("the database takes this node for dead, or its clock for wrong, again and again")
 
     @contextmanager
@@ -274,7 +278,7 @@ class DatabaseAdmission(AdmissionPort):
             self._end(reservation, 0, 0)
 
     async def settled(self) -> None:
-        """Told with the next round; a process of this machine is a node of its own."""
+        """Told at once, but nobody waits until it is: whoever is refused meanwhile asks a second time."""
 
     def _end(self, made: Reservation, tokens: int, cost: int) -> None:
         made.done = True
