@@ -84,7 +84,7 @@ class Accounts:
         credentials = CredentialStore(ports.source, Escrow(Path(settings.data_dir)))
         self._registry = Registry(credentials, shared, settings, clock=clock, rng=rng)
         self._index = self._registry.index
-        self._pins_port = pins
+        self._pins_port, self.pins_elsewhere = pins, pins is not None
         alone = (lambda: not shared.many) if pins is None else bool
         self._pins = Pins(write_behind, ttl_s=settings.choosing.pin_ttl_h * 3600, alone=alone, elsewhere=pins)
         self.warmth = WarmthMemory(pins or write_behind)

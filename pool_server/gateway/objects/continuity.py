@@ -42,6 +42,8 @@ class Continuity:
     def recall(self, peek: Peek, providers: Iterable[Provider]) -> Awaitable[None] | None:
         """What fetches what is known of the conversation's bonds, once it is awaited or with the admission that is
         asked for meanwhile; None where a read of it needs nothing before."""
+        if not self._accounts.pins_elsewhere:
+            return None
         things = (*peek.hard, *(("unsealed", seal) for seal in self._seals))
         return self._accounts.fetch_pins(providers, self._user, peek.session, things)
 
