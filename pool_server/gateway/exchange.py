@@ -17,7 +17,7 @@ from pool_server.accounts import Decision, OnboardingError, RefreshError, Select
 from pool_server.core.enums import Conduct, ErrorKind, FaultKind, ObjectKind, Operation, Provider, Transport
 from pool_server.core.models import Attempt, ClientCall, ClientError, Fault, Peek, UpstreamRequest, Usage, UsageRecord
 from pool_server.core.settings import Limits
-from pool_server.dialects.translation import Fit, TranslationError
+from pool_server.dialects.translation import ModelConstraints, TranslationError
 from pool_server.gateway import final_error, metrics
 from pool_server.gateway.attempts import open_providers, waiting
 from pool_server.gateway.attempts.counting import expected, price_facts
@@ -70,8 +70,7 @@ class Exchange:
         self.first_byte_ms: float | None = None
         self.request_bytes = 0
         self.response_bytes = 0
-        self.answered_model = ""
-        self.response_id = ""
+        self.answered_model = self.response_id = ""
         self.pending = False
         self.served = dialects.Served()
         self.upstream_url = ""  # of the attempt under way, "" until it has asked
@@ -84,7 +83,7 @@ class Exchange:
         self.resumed = False  # the pool holds the conversation that the request goes on with
         self.objects = Tracking(services.access, principal, route)
         self.translation: AttemptTranslation | None = None  # of the attempt under way
-        self.fit = Fit()  # what the account's refusals told of its model
+        self.constraints = ModelConstraints()  # what the account's refusals told of its model
         self.asked = ""  # the model that the client named
         self.sent = ""  # what the account itself calls the model that serves
         self.ruled = False  # the upstream's own rules are applied to the request, which it refused as it came
@@ -148,7 +147,7 @@ class Exchange:
             session=self.continuity.session_hash(self.peek.session),
             seals=sealed and (decision is None or decision.pinned in (None, self.account)),
             refused=self.ruled,
-            fit=self.services.fits.of(self.account, self.sent, self.fit),
+            constraints=self.services.constraints.of(self.account, self.sent, self.constraints),
             now=self.at,
         )
         made = await translate(terms, credential, self.client_call, whole, native=native)
@@ -451,7 +450,8 @@ class Exchange:
         if self._ask is not None:
             self.services.accounts.bind(self._ask, account)
         self.refusals.served_by(account, self.peek.model)
-        self.services.fits.proved(account, self.sent, self.fit)
+        if self.constraints.demands:
+            self.services.constraints.proved(account, self.sent, self.constraints)
 
     def answered(self) -> None:
         """The first byte of an answer is here, which may still turn out to be none."""

@@ -11,7 +11,7 @@ from pool_server import dialects
 from pool_server.accounts import Accounts
 from pool_server.core.models import Fault, UsageRecord
 from pool_server.core.settings import Settings
-from pool_server.dialects.translation import Fits
+from pool_server.dialects.translation import KnownConstraints
 from pool_server.gateway.answer import Transformer
 from pool_server.gateway.attempts.openings import Openings
 from pool_server.gateway.emulation.quota_headers import FriendView
@@ -42,7 +42,7 @@ class Services:
     openings: Openings
     joins: Callable[[Any, str, Any], Awaitable[Fault | None]]  # counts the call that an answer begins
     stream_usage: dialects.StreamUsagePolicy = field(default_factory=dialects.StreamUsagePolicy)
-    fits: Fits = field(default_factory=Fits)
+    constraints: KnownConstraints = field(default_factory=KnownConstraints)
     transcripts: Transcripts | None = None
     telemetry: Telemetry | None = None
 

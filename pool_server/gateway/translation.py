@@ -30,7 +30,7 @@ _JSON, _SSE = "application/json", "text/event-stream; charset=utf-8"
 
 class CallTerms(msgspec.Struct, frozen=True):
     """What is known of a client's call apart from its body. `session` says nothing of a person, `refused` that the
-    upstream took the call as it came for a mistake, `fit` what is known of the account's model."""
+    upstream took the call as it came for a mistake, `constraints` what is known of the account's model."""
 
     dialect: Dialect
     operation: Operation
@@ -40,7 +40,7 @@ class CallTerms(msgspec.Struct, frozen=True):
     session: str
     seals: bool
     refused: bool
-    fit: translation.Fit
+    constraints: translation.ModelConstraints
     now: float
 
 
@@ -337,7 +337,9 @@ async def translate(
 
 
 def _translated(terms: CallTerms, kind: UpstreamKind, vendor: str, body: bytes, *, listed: bool) -> AttemptTranslation:
-    target = translation.Target(kind, model=terms.model, seals=terms.seals, vendor=vendor, fit=terms.fit)
+    target = translation.Target(
+        kind, model=terms.model, seals=terms.seals, vendor=vendor, constraints=terms.constraints
+    )
     context = translation.TranslationContext(
         ident=terms.exchange,
         now=terms.now,

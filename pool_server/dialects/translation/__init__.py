@@ -32,7 +32,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from pool_server.dialects.translation.conformance import TranslationError, conformance
-from pool_server.dialects.translation.demands import Fit, Fits
+from pool_server.dialects.translation.demands import KnownConstraints, ModelConstraints
 from pool_server.dialects.translation.neutral import DIALECT, ErrorInfo, UpstreamKind
 
 if TYPE_CHECKING:
@@ -71,8 +71,8 @@ __all__ = [
     "DIALECT",
     "Count",
     "ErrorInfo",
-    "Fit",
-    "Fits",
+    "KnownConstraints",
+    "ModelConstraints",
     "ResponseFold",
     "ResponseTranslator",
     "Target",

@@ -26,7 +26,7 @@ from pool_server.dialects.translation.conformance import (
     rule_for,
 )
 from pool_server.dialects.translation.conversation import arrange
-from pool_server.dialects.translation.demands import Fit
+from pool_server.dialects.translation.demands import ModelConstraints
 from pool_server.dialects.translation.demands.complying import KNOWN, comply
 from pool_server.dialects.translation.errors import error_body
 from pool_server.dialects.translation.gemini import (
@@ -83,7 +83,7 @@ class Target(msgspec.Struct, frozen=True):
     """Whom a request goes to. `model` is the name to send up ("" keeps the client's); `stream` whether the upstream
     is asked to stream (None: as the client asks); `project` Code Assist's; `seals` whether sealed reasoning may go,
     False where another account made it; `vendor` whose own endpoint it is, by its provider's name ("": unknown);
-    `fit` what is known of the account's model."""
+    `constraints` what is known of the account's model."""
 
     upstream: UpstreamKind
     model: str = ""
@@ -91,7 +91,7 @@ class Target(msgspec.Struct, frozen=True):
     project: str = ""
     seals: bool = True
     vendor: str = ""
-    fit: Fit = Fit()
+    constraints: ModelConstraints = ModelConstraints()
 
 
 class TranslationContext(msgspec.Struct, frozen=True):
@@ -143,7 +143,7 @@ def _translated(
     request.stream = upstream is UpstreamKind.CODEX or (client_stream if target.stream is None else target.stream)
     session = _session(request, context.session)
     shape = write_body(request, conversation, notes, names, target, session, context.ident)
-    demanded = target.fit.demands | KNOWN.get(target.vendor, frozenset())
+    demanded = target.constraints.demands | KNOWN.get(target.vendor, frozenset())
     if demanded and upstream not in GOOGLE and (changed := comply(shape, demanded)):
         notes.approximated[DEMANDED] = ", ".join(changed)
     reasonings = (p for m in conversation for p in m.parts if isinstance(p, Reasoning) and p.seal)
@@ -192,8 +192,8 @@ def prepare(request: NeutralRequest, target: Target) -> tuple[Notes, list[Messag
     # Vendors refuse a name that is offered twice; the last definition is the one that was meant.
     request.tools = list({tool.name: tool for tool in request.tools}.values())
     notes = judge(request, upstream, target.vendor)
-    if (request.options.max_output or 0) > target.fit.most_output > 0:
-        request.options.max_output = target.fit.most_output
+    if (request.options.max_output or 0) > target.constraints.most_output > 0:
+        request.options.max_output = target.constraints.most_output
         notes.about(Feature.MAX_OUTPUT, "at most the model's")
     if not target.seals:
         for message in request.messages:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pool_server import dialects
-from pool_server.dialects.translation import Fit, demands_of, read_error
+from pool_server.dialects.translation import ModelConstraints, demands_of, read_error
 from pool_server.providers import Credential
 
 _LEAST = 1024  # tokens of an answer; where less is left, the client is to shorten its conversation
@@ -21,9 +21,9 @@ def asks_again(x: Any, credential: Credential, status: int, body: bytes) -> bool
     return bool(x.rules_apply(credential, status, body))
 
 
-def _tried(x: Any) -> Fit:
+def _tried(x: Any) -> ModelConstraints:
     """What this account has told in this exchange."""
-    return x.fit if x.fit.account == x.account else Fit(x.account)
+    return x.constraints if x.constraints.account == x.account else ModelConstraints(x.account)
 
 
 def _shortens(x: Any, status: int, body: bytes) -> bool:
@@ -32,9 +32,9 @@ def _shortens(x: Any, status: int, body: bytes) -> bool:
     found, asked = dialects.output_limit(read_error(status, body).message), x.peek.max_output
     if tried.most_output or found is None or asked is None or not _LEAST <= found.tokens < asked:
         return False
-    x.fit = Fit(x.account, found.tokens, tried.demands)
+    x.constraints = ModelConstraints(x.account, found.tokens, tried.demands)
     if found.lasting:
-        x.services.fits.limited(x.account, x.sent, found.tokens)
+        x.services.constraints.limited(x.account, x.sent, found.tokens)
     return True
 
 
@@ -42,7 +42,7 @@ def _complies(x: Any, body: bytes) -> bool:
     """Endpoints take less than their dialect holds, or insist on a form of their own."""
     tried = _tried(x)
     found = demands_of(body, x.translation.body)
-    if found <= x.services.fits.of(x.account, x.sent, tried).demands:
+    if found <= x.services.constraints.of(x.account, x.sent, tried).demands:
         return False
-    x.fit = Fit(x.account, tried.most_output, tried.demands | found)
+    x.constraints = ModelConstraints(x.account, tried.most_output, tried.demands | found)
     return True

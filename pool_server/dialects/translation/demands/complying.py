@@ -8,12 +8,18 @@ from typing import Any
 from pool_server.dialects.translation import demands
 from pool_server.dialects.translation.fields import obj
 
-_UNKNOWN = " "  # DeepSeek and Kimi refuse an empty text
-_GOES_ON = "Done."
-_LETTERS = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+_BLANK_REASONING = " "  # DeepSeek and Kimi refuse an empty text
+_FILLER_TURN = "Done."
+_DIGITS = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 # What vendors' own endpoints are known to demand, by their provider's name; others tell it in a refusal.
 _VENDORS = {
-    "mistral": (demands.NINE, "-messages.reasoning_content", "-prompt_cache_key", "-verbosity", "-stream_options"),
+    "mistral": (
+        demands.NINE_LETTER_IDS,
+        "-messages.reasoning_content",
+        "-prompt_cache_key",
+        "-verbosity",
+        "-stream_options",
+    ),
     "groq": ("-messages.reasoning_content", "-prompt_cache_key", "-verbosity"),
     "cerebras": ("-messages.reasoning_content", "-prompt_cache_key", "-verbosity"),
 }
@@ -24,13 +30,13 @@ def comply(body: dict[str, Any], demanded: frozenset[str]) -> list[str]:
     """Change the body of a Chat, Responses or Messages request in place; returns what of it had to change."""
     told = []
     for demand in sorted(demanded):
-        changed = _leave(body, demand[1:]) if demand.startswith("-") else _FORMS[demand](body)
+        changed = _omit(body, demand[1:]) if demand.startswith("-") else _FORMS[demand](body)
         if changed:
             told.append(f"without {demand[1:]}" if demand.startswith("-") else demand)
     return told
 
 
-def _leave(body: dict[str, Any], path: str) -> bool:
+def _omit(body: dict[str, Any], path: str) -> bool:
     head, _, inner = path.partition(".")
     if not inner:
         return body.pop(head, None) is not None
@@ -56,39 +62,39 @@ def _messages(body: dict[str, Any]) -> list[dict[str, Any]]:
     return found if isinstance(found, list) else []
 
 
-def _thoughts(body: dict[str, Any]) -> bool:
+def _keep_reasoning(body: dict[str, Any]) -> bool:
     lacking = [one for one in _messages(body) if one.get("role") == "assistant" and not one.get("reasoning_content")]
     for message in lacking:
-        message["reasoning_content"] = _UNKNOWN
+        message["reasoning_content"] = _BLANK_REASONING
     return bool(lacking)
 
 
-def _nine(body: dict[str, Any]) -> bool:
+def _nine_letter_ids(body: dict[str, Any]) -> bool:
     changed = False
     for message in _messages(body):
         calls = message.get("tool_calls")
         for shape, name in [(message, "tool_call_id"), *((call, "id") for call in calls or ())]:
             ident = shape.get(name)
             if isinstance(ident, str) and not (len(ident) == 9 and ident.isascii() and ident.isalnum()):
-                shape[name], changed = _letters(ident), True
+                shape[name], changed = _short_id(ident), True
     return changed
 
 
-def _letters(ident: str) -> str:
+def _short_id(ident: str) -> str:
     number = int.from_bytes(blake2b(ident.encode("utf-8", "replace"), digest_size=8).digest())
     found = ""
     for _ in range(9):
-        number, digit = divmod(number, len(_LETTERS))
-        found += _LETTERS[digit]
+        number, digit = divmod(number, len(_DIGITS))
+        found += _DIGITS[digit]
     return found
 
 
-def _answered(body: dict[str, Any]) -> bool:
+def _assistant_after_tool(body: dict[str, Any]) -> bool:
     messages = _messages(body)
     found: list[dict[str, Any]] = []
     for message in messages:
         if found and found[-1].get("role") == "tool" and message.get("role") not in ("tool", "assistant"):
-            found.append({"role": "assistant", "content": _GOES_ON})
+            found.append({"role": "assistant", "content": _FILLER_TURN})
         found.append(message)
     changed = len(found) > len(messages)
     if changed:
@@ -96,7 +102,7 @@ def _answered(body: dict[str, Any]) -> bool:
     return changed
 
 
-def _one_system(body: dict[str, Any]) -> bool:
+def _first_system_alone(body: dict[str, Any]) -> bool:
     messages = _messages(body)
     leading = next((at for at, one in enumerate(messages) if one.get("role") != "system"), len(messages))
     later = [one for one in messages[leading:] if one.get("role") == "system"]
@@ -110,9 +116,9 @@ def _one_system(body: dict[str, Any]) -> bool:
     return True
 
 
-def _alternate(body: dict[str, Any]) -> bool:
+def _alternate_roles(body: dict[str, Any]) -> bool:
     """Turns of one role that follow each other become one; a later system turn is the user's."""
-    changed = _one_system(body)
+    changed = _first_system_alone(body)
     found: list[dict[str, Any]] = []
     for message in _messages(body):
         before = found[-1] if found else {}
@@ -142,11 +148,11 @@ def _parts(content: Any) -> list[Any]:
 
 
 _FORMS = {
-    demands.NEWER_LIMIT: lambda body: _rename(body, "max_tokens", "max_completion_tokens"),
-    demands.OLDER_LIMIT: lambda body: _rename(body, "max_completion_tokens", "max_tokens"),
-    demands.THOUGHTS: _thoughts,
-    demands.NINE: _nine,
-    demands.ANSWERED: _answered,
-    demands.ONE_SYSTEM: _one_system,
-    demands.ALTERNATE: _alternate,
+    demands.COMPLETION_TOKENS: lambda body: _rename(body, "max_tokens", "max_completion_tokens"),
+    demands.MAX_TOKENS: lambda body: _rename(body, "max_completion_tokens", "max_tokens"),
+    demands.REASONING_KEPT: _keep_reasoning,
+    demands.NINE_LETTER_IDS: _nine_letter_ids,
+    demands.ASSISTANT_AFTER_TOOL: _assistant_after_tool,
+    demands.ONE_SYSTEM: _first_system_alone,
+    demands.ALTERNATING_ROLES: _alternate_roles,
 }

@@ -32,9 +32,9 @@ _HINT = re.compile(
     r"(?:did you mean|\buse\b|instead|(?:supported|allowed|valid|permitted|possible) (?:\w+ )?(?:are|is|:)).*",
     re.IGNORECASE | re.DOTALL,
 )
-_NINE = re.compile(r"must be a-z, A-Z, 0-9, with a length of 9")
-_ANSWERED = re.compile(r"[Uu]nexpected role '(?:user|system)' after role 'tool'")
-_THOUGHTS = re.compile(
+_NINE_LETTER_IDS = re.compile(r"must be a-z, A-Z, 0-9, with a length of 9")
+_ASSISTANT_AFTER_TOOL = re.compile(r"[Uu]nexpected role '(?:user|system)' after role 'tool'")
+_REASONING_KEPT = re.compile(
     r"reasoning_content.{0,80}(?:missing|must|required|passed back)"
     r"|(?:missing|must include|required).{0,20}reasoning_content",
     re.IGNORECASE,
@@ -44,7 +44,7 @@ _ONE_SYSTEM = re.compile(
     r"|(?:only one|multiple|first message).{0,20}system",
     re.IGNORECASE,
 )
-_ALTERNATE = re.compile(r"roles? must alternate|must alternate between", re.IGNORECASE)
+_ALTERNATING_ROLES = re.compile(r"roles? must alternate|must alternate between", re.IGNORECASE)
 _READ = 8000  # bytes of a refusal
 
 
@@ -59,11 +59,11 @@ def demands_of(refusal: bytes, sent: bytes) -> frozenset[str]:
 
 
 _FORMS = (
-    (demands.NINE, _NINE),
-    (demands.ANSWERED, _ANSWERED),
-    (demands.THOUGHTS, _THOUGHTS),
+    (demands.NINE_LETTER_IDS, _NINE_LETTER_IDS),
+    (demands.ASSISTANT_AFTER_TOOL, _ASSISTANT_AFTER_TOOL),
+    (demands.REASONING_KEPT, _REASONING_KEPT),
     (demands.ONE_SYSTEM, _ONE_SYSTEM),
-    (demands.ALTERNATE, _ALTERNATE),
+    (demands.ALTERNATING_ROLES, _ALTERNATING_ROLES),
 )
 
 
@@ -77,9 +77,9 @@ def _refused(said: str, param: str, body: dict[str, Any]) -> frozenset[str]:
         return frozenset()
     newer, older = "max_completion_tokens" in body, "max_tokens" in body
     if older and "max_completion_tokens" in said and re.search(r"\bmax_tokens", said):
-        return frozenset((demands.NEWER_LIMIT,))
+        return frozenset((demands.COMPLETION_TOKENS,))
     if newer and "max_completion_tokens" in said:
-        return frozenset((demands.OLDER_LIMIT,))
+        return frozenset((demands.MAX_TOKENS,))
     told = _HINT.sub("", said)
     present = [path for path in _FIELDS if has(body, path)]
     named = [path for path in present if param and param in (path, path.rpartition(".")[2])]
