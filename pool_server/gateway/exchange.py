@@ -14,7 +14,7 @@ import msgspec
 
 from pool_server import dialects
 from pool_server.accounts import Decision, OnboardingError, RefreshError, SelectionRequest, serves_natively
-from pool_server.core.enums import Conduct, ErrorKind, FaultKind, ObjectKind, Operation, Provider, Transport
+from pool_server.core.enums import Conduct, FaultKind, ObjectKind, Operation, Provider, Transport
 from pool_server.core.models import Attempt, ClientCall, ClientError, Fault, Peek, UpstreamRequest, Usage, UsageRecord
 from pool_server.core.settings import Limits
 from pool_server.dialects.translation import ModelConstraints, TranslationError
@@ -48,6 +48,16 @@ _REFUSAL_KEPT = 1 << 20  # bytes of a refusal, decoded
 class Exchange:
     """The facts and steps of one exchange. Times: `at` unix seconds, `started` monotonic seconds."""
 
+    # A dictionary of so many names shares its keys with no other, and grows four times while it is filled.
+    __slots__ = (
+        "_allowed", "_ask", "_attempt_started", "_in_chain", "_judged", "_live", "_uncarried", "account", "agent",
+        "answered_model", "asked", "at", "attempts", "client_call", "constraints", "continuity", "decision",
+        "earlier_urls", "first_byte_ms", "forced", "id", "objects", "peek", "pending", "principal", "project",
+        "providers", "recorded", "refusals", "request_bytes", "reservation", "response_bytes", "response_id",
+        "resumed", "route", "ruled", "sent", "served", "services", "sheet", "started", "translation", "transport",
+        "tried", "upstream_url", "usage", "usage_added", "wait_until",
+    )  # fmt: skip
+
     def __init__(
         self, services: Services, route: Route, principal: Principal, client_call: ClientCall, request_id: str
     ) -> None:
@@ -68,8 +78,7 @@ class Exchange:
         self.usage = Usage()
         self.transport = Transport.BUFFERED
         self.first_byte_ms: float | None = None
-        self.request_bytes = 0
-        self.response_bytes = 0
+        self.request_bytes = self.response_bytes = 0
         self.answered_model = self.response_id = ""
         self.pending = False
         self.served = dialects.Served()
@@ -202,17 +211,7 @@ class Exchange:
         return None
 
     def force_refused(self) -> ClientError | None:
-        """The error when X-Pool-Account names an account this caller may not force."""
-        if self.forced is None:
-            return None
-        try:
-            owner = self.services.accounts.owner(self.forced)
-        except KeyError:
-            owner = None
-        if owner is not None and self.services.users.may_force(self.principal, owner):
-            return None
-        message = "X-Pool-Account names an account you may not force."
-        return ClientError(ErrorKind.FORBIDDEN, message, 403, code="account_not_yours")
+        return open_providers.force_refused(self)
 
     def claim(self) -> ClientError | None:
         """Finds the account that holds what the call names; the error when an id is not the caller's."""

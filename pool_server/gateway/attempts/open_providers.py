@@ -1,11 +1,12 @@
-"""Which of the providers that could serve a request are open to whoever makes it."""
+"""Which of the providers and accounts that could serve a request are open to whoever makes it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from pool_server.core.enums import Provider
+from pool_server.core.enums import ErrorKind, Provider
+from pool_server.core.models import ClientError
 from pool_server.core.settings import Limits
 
 
@@ -30,3 +31,17 @@ def _unbooked(x: Any, found: tuple[Provider, ...]) -> tuple[Provider, ...]:
     x.providers = tuple(one for one in found if one not in closed)
     decision = x.services.accounts.select(x.new_ask())
     return x.providers if decision.account is not None or decision.retry_at is not None else tuple(closed[:1])
+
+
+def force_refused(x: Any) -> ClientError | None:
+    """The error when X-Pool-Account names an account that the caller of the exchange `x` may not force."""
+    if x.forced is None:
+        return None
+    try:
+        owner = x.services.accounts.owner(x.forced)
+    except KeyError:
+        owner = None
+    if owner is not None and x.services.users.may_force(x.principal, owner):
+        return None
+    message = "X-Pool-Account names an account you may not force."
+    return ClientError(ErrorKind.FORBIDDEN, message, 403, code="account_not_yours")
