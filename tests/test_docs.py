@@ -8,6 +8,8 @@ from urllib.parse import unquote
 
 import pytest
 
+from pool_server.web import routes
+
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"))
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)|!\[[^\]]*\]\(([^)\s]+)\)|(?:src|srcset)=\"([^\"]+)\"")
@@ -63,3 +65,12 @@ def test_the_changelog_is_made_of_whole_items() -> None:
     for line, after in zip(lines, [*lines[1:], ""], strict=True):
         if line.startswith(("- ", "  ")) and not after.startswith("  "):
             assert line.endswith((".", ".)")), f"an item ends in its middle: {line}"
+
+
+def test_every_call_of_a_friends_programs_stands_on_their_page() -> None:
+    page = (ROOT / "docs" / "friends.md").read_text(encoding="utf-8")
+    served = re.findall(r'\(rf?"(/api/(?!v1)[^"]*)"', Path(routes.__file__).read_text(encoding="utf-8"))
+    assert "/api/usable" in served
+    told = {path.replace("{ID}", "ID") for path in served}
+    missing = [path for path in told if path not in page and f"`{path.removeprefix('/api/usage/')}`" not in page]
+    assert not missing

@@ -11,6 +11,30 @@ def _for_each(limit: CountedLimit) -> str:
     return f"{what}, for each friend"
 
 
+# What each table of the settings file is about, as the page's section bar and headings name it.
+SECTIONS = {
+    "": "General",
+    "pool_users": "People",
+    "single_sign_on": "Single sign-on",
+    "upstreams": "Vendors' addresses",
+    "token_urls": "Renewing sign-ins",
+    "sign_in": "Signing in",
+    "usage_polling": "Asking for usage",
+    "limits": "Limits",
+    "choosing": "Choice of accounts",
+    "night_shift": "Requests that wait",
+    "bookings": "Bookings",
+    "fair_share": "Fair share",
+    "ledger": "Usage records",
+    "alerts": "Alerts",
+    "backup": "Backup",
+    "transcripts": "Transcripts",
+    "telemetry": "Traces",
+    "codex": "Codex",
+    "models": "Models",
+    "budgets": "Memory and capacity",
+}
+
 SETTINGS = {
     "listen_addr": "Where the pool listens; a bare port means this machine in local mode, everybody in friends mode",
     "public_url": "How friends reach the pool, for set-up commands; empty = the address their browser used",

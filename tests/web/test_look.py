@@ -46,6 +46,24 @@ return [...document.querySelectorAll("td.named, .name, main tbody th:not(.values
   .map((one) => one.outerHTML.slice(0, 120));
 """
 
+# A letter mark whose name begins on another line: a long name must break, not leave its mark alone.
+LEFT_ALONE = """
+return [...document.querySelectorAll(".swatch.mark")].filter((one) => {
+  const range = document.createRange();
+  const walk = document.createTreeWalker(one.parentElement, NodeFilter.SHOW_TEXT);
+  const follows = (text) => one.compareDocumentPosition(text) & Node.DOCUMENT_POSITION_FOLLOWING;
+  do { if (!walk.nextNode()) return false; } while (!follows(walk.currentNode) || !walk.currentNode.textContent.trim());
+  range.setStart(walk.currentNode, 0);
+  range.setEnd(walk.currentNode, 1);
+  return one.checkVisibility() && range.getBoundingClientRect().top > one.getBoundingClientRect().bottom;
+}).map((one) => one.parentElement.outerHTML.slice(0, 200));
+"""
+LISTS = ("/accounts", "/people", "/requests", "/admin/models", "/analytics/conversations")
+EARLY = 480  # px: on a phone of 900 what a list is for begins in its upper half, whatever stands above it
+FIRST_ROW = """
+return document.querySelector("main table.rows tbody tr, .items > .item").getBoundingClientRect().top + scrollY;
+"""
+
 
 def strange(driver: webdriver.Chrome) -> list[Any]:
     """What of the open page has no size of the scale, no one focal line, no drawing, or torn hyphens."""
@@ -65,4 +83,22 @@ def test_pages_keep_to_the_scale_of_type_and_have_one_focal_line(tmp_path: Path,
             for page in pages:
                 visit(chrome, site.url + page.format(**who), session)
                 found += [(page, one) for one in strange(chrome)]
+    assert not found, "\n".join(map(str, found))
+
+
+def test_on_a_phone_lists_begin_early_and_long_names_stay_beside_their_marks(
+    tmp_path: Path, chrome: webdriver.Chrome
+) -> None:
+    found: list[tuple[int, str, Any]] = []
+    with LiveSite(lambda: open_crowded(tmp_path)) as site:
+        chrome.get(site.url + "/healthz")
+        who = {**fill(site), "account": ACCOUNT, "paid": PAID, "talk": LONG}
+        for width in (360, 768):
+            browser.resize(chrome, width, 900)
+            for page in OPERATORS:
+                visit(chrome, site.url + page.format(**who), who["admin"])
+                found += [(width, page, one) for one in chrome.execute_script(LEFT_ALONE)]
+                if width == 360 and page in LISTS:
+                    top = chrome.execute_script(FIRST_ROW)
+                    found += [(width, page, top)] if top > EARLY else []
     assert not found, "\n".join(map(str, found))

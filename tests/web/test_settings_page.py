@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from pool_server.core import settings_file
 from pool_server.core.settings import ConfigError, Settings
-from pool_server.texts.settings import SETTINGS
+from pool_server.texts.settings import SECTIONS, SETTINGS
 from pool_server.web.admin.settings_edit import NotEditableError, changed
 from pool_server.web.admin.settings_page import EDITABLE, rows, write
 from tests.web.pool import ADMIN
@@ -30,6 +30,8 @@ def test_every_setting_has_words_and_none_that_matters_is_changed_by_a_page() ->
     assert not any(row.words.endswith(".") for row in found)
     assert not [key for key in EDITABLE if any(part in key for part in SECRETS) and key != "public_url"]
     assert not EDITABLE - set(SETTINGS)
+    sections = {row.key.rpartition(".")[0] for row in rows(Settings(), {})}
+    assert sections == set(SECTIONS)
 
 
 def test_comments_and_everything_else_stay() -> None:

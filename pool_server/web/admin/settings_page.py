@@ -17,7 +17,7 @@ from pool_server.core.settings import COUNTED_LIMITS, HIDDEN, ConfigError, Secti
 from pool_server.core.settings_file import DEFAULT_FILE, LoadedSettings
 from pool_server.language import gettext as _
 from pool_server.language import marked
-from pool_server.texts.settings import SETTINGS
+from pool_server.texts.settings import SECTIONS, SETTINGS
 from pool_server.web.admin.settings_edit import NotEditableError, changed
 from pool_server.web.base.handler import Access, ProblemError
 from pool_server.web.base.listing import matches
@@ -131,6 +131,7 @@ class SettingsPage(PageHandler, access=Access.ADMIN):
             "settings.html",
             title="Settings",
             groups=groups,
+            sections={section: SECTIONS.get(section, section) for section in groups},
             chosen=chosen,
             differ=sum(row.changed for row in every),
             can_change=self.ctx.reread is not None,
