@@ -60,7 +60,7 @@ REPORT_S = 0.25  # ... and what its streams have reported
 WAITING = 2000  # requests that wait for a database that does not answer, at most
 SOON_S = 5.0  # when who is turned away may come again
 TRIES = 3
-ON_ITS_WAY_S = 0.1  # what has ended at another node may not be told yet, and its client asks here
+ELSEWHERE_S = (0.02, 0.08, 0.2)  # a request that ended at another node may still be held: who asks at once asks again
 SWEEP_S = 10.0  # so often dead nodes are looked for, ...
 SILENT_S = 120.0  # ... which have been silent for so long, ...
 CONNECTED_S = 30.0  # ... unless they could not speak: by a node that has had the database for so long itself
@@ -177,13 +177,16 @@ class DatabaseAdmission(AdmissionPort):
         return answer
 
     async def _reserve(self, made: Reservation, caps: Sequence[Cap], cost: float | None, known: int) -> Answer:
-        """`known`: up to which change of people the caps are those of the person; later ones make them stale."""
+        """`known`: up to which change of people the caps are those of the person; later ones make them stale. However
+        the calls fail, nobody waits longer than for a database that is away."""
         began = time.monotonic()
+        until = asyncio.get_running_loop().time() + max(self.terms.wait_s, WITHIN_S)
         while True:
             away = self._node.away_for()
             if not away:
                 try:
-                    return await self._decided(made, caps, cost, known)
+                    async with asyncio.timeout_at(until):
+                        return await self._decided_anywhere(made, caps, cost, known)
                 except (StoreError, TimeoutError) as exc:
                     self._node.look_soon()
                     log.info("an admission was not answered: %s", exc or "no answer in time")
@@ -196,6 +199,22 @@ class DatabaseAdmission(AdmissionPort):
             finally:
                 self._waiting -= 1
 
+    async def _decided_anywhere(self, made: Reservation, caps: Sequence[Cap], cost: float | None, known: int) -> Answer:
+        """Nobody is in the way of their own next request, at whichever node it comes: an answer has ended for its
+        client a moment before the database is told."""
+        answer = await self._decided(made, caps, cost, known)
+        for pause in ELSEWHERE_S:
+            if not isinstance(answer, Denied) or answer.denial is not Denial.CONCURRENT or self._busy_here(caps):
+                break
+            await asyncio.sleep(pause)
+            answer = await self._decided(made, caps, cost, known)
+        return answer
+
+    def _busy_here(self, caps: Sequence[Cap]) -> bool:
+        """Whether what runs at this node alone fills a limit."""
+        most = [(self._held.running(cap.owner), cap.limits.concurrent) for cap in caps]
+        return any(limit is not None and running >= limit for running, limit in most)
+
     async def _decided(self, made: Reservation, caps: Sequence[Cap], cost: float | None, known: int) -> Answer:
         if not self._node.sure and not self._all_kept_here(caps):
             return _turned_away(self._clock())  # what is counted there may be worth nothing
@@ -203,7 +222,7 @@ class DatabaseAdmission(AdmissionPort):
             await self._told()
         amount = nano(max(cost or 0.0, counters.FLOOR_COST))
         limits = [limits_sent(cap.limits) for cap in caps]
-        for number in range(TRIES):
+        for _ in range(TRIES):
             async with self._entered() as connection:
                 for owner in {cap.owner for cap in caps[1:]} - self._begun:
                     await connection.value("select pool.use_begin_1($1, $2, $3, null)", *owner_of(owner), self._marks())
@@ -223,10 +242,7 @@ class DatabaseAdmission(AdmissionPort):
             if found.word == "dead":
                 self._doubt()
             elif found.word != "clock":
-                denied = _refused(found, caps)
-                if number or denied is None or denied.denial is not Denial.CONCURRENT:
-                    return self._here(denied)
-                await asyncio.sleep(ON_ITS_WAY_S)
+                return self._here(_refused(found, caps))
         raise StoreError("the database takes this node for dead, or its clock for wrong, again and again")
 
     @contextmanager

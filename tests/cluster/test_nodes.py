@@ -13,13 +13,17 @@ from aiohttp import web
 
 from pool_server.app.composition.ports import check_shared
 from pool_server.app.server import Server
+from pool_server.cluster import database_admission
 from pool_server.cluster import node as node_module
+from pool_server.cluster.database_admission import DatabaseAdmission
 from pool_server.cluster.node import ClusterNode
 from pool_server.core.models import Usage
 from pool_server.core.settings import Backup, BookingSettings, ConfigError, PoolUsers, Settings
 from pool_server.storage.errors import StoreError
 from pool_server.storage.postgres.connection import connected
 from pool_server.storage.postgres.migrations import OWNER
+from pool_server.users.limits import admitting
+from pool_server.users.models import Denied
 from tests.cluster.conftest import Database
 from tests.cluster.nodes import OPERATOR, several
 from tests.fakes import Call, FakeProviders, account, plays
@@ -65,6 +69,58 @@ def test_what_is_used_is_counted_to_the_token_wherever_it_was(database: Database
                 await node.server.users.limits.fetch([made["id"]])
                 used = node.server.users.limits.of(made["id"])["used"]
                 assert (used["tokens_day"], used["requests_per_minute"]) == (40 * 123, 40)
+
+    asyncio.run(walk())
+
+
+def test_nobody_is_in_their_own_way_at_another_node(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An answer has ended for its client before the database is told; who asks elsewhere at once is not refused. What
+    does run there is refused, and where it runs at once."""
+
+    async def walk() -> None:
+        async with FakeProviders([account("claude:one")]) as fakes, several(database, fakes, tmp_path) as (a, b):
+            made = await a.server.users.people.create_user("Ada", actor=OPERATOR, limits={"concurrent": 1})
+            here, there = (one.server.users.admission.port for one in (a, b))
+            assert isinstance(here, DatabaseAdmission) and isinstance(there, DatabaseAdmission)
+            tell, decide, denied = here._round, there._decided, asyncio.Event()
+
+            async def told_late() -> None:
+                await denied.wait()
+                await tell()
+
+            async def decided(*asked: Any) -> Any:
+                if isinstance(found := await decide(*asked), Denied):
+                    denied.set()
+                return found
+
+            assert (await b.ask(made["key"]))[0] == 200  # which knows the key from then on
+            while database.sql("select sum(held_n) from pool.use") != "0":
+                await asyncio.sleep(0.01)
+            monkeypatch.setattr(here, "_round", told_late)
+            monkeypatch.setattr(there, "_decided", decided)
+            monkeypatch.setattr(database_admission, "ELSEWHERE_S", (0.05,) * 100)
+            assert (await a.ask(made["key"]))[0] == 200
+            assert (await b.ask(made["key"]))[0] == 200
+            assert denied.is_set()
+
+    asyncio.run(walk())
+
+
+def test_a_person_whose_changes_cannot_be_read_is_told_so(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def walk() -> None:
+        async with FakeProviders([account("claude:one")]) as fakes, several(database, fakes, tmp_path, 1) as (node,):
+            made = await node.server.users.people.create_user("Ada", actor=OPERATOR)
+
+            async def stale(*asked: Any) -> None:
+                return None
+
+            monkeypatch.setattr(admitting, "STALE_S", 0.1)
+            monkeypatch.setattr(node.server.users.admission.port, "_decided", stale)
+            assert (await node.ask(made["key"]))[0] == 503
 
     asyncio.run(walk())
 

@@ -17,6 +17,7 @@ from pool_server.users.limits.admission_port import AdmissionPort
 from pool_server.users.limits.pending import CountedKey, Reservation
 from pool_server.users.limits.reservations import Reservations
 
+STALE_S = 5.0  # so long it is tried to read what others have changed of a person
 TURN_S = 0.5  # how often somebody who waits for their turn looks again
 _BRIEF = frozenset(Denial(name) for name in counters.COUNTED[2:])  # amounts: what is held may be given back soon
 
@@ -108,13 +109,17 @@ class Admission:
         tokens, cost = asked["tokens"], asked["cost"]
         if principal.local:
             return Reservation(principal.user, provider, counted=False)
-        deadline = 0.0
+        deadline, began = 0.0, time.monotonic()
         while True:
             found = self._facts(principal, provider, models, headroom)
             answer = found if isinstance(found, Denied) else await self._reserved(*found, provider, tokens, cost)
-            if answer is None:
-                await self._look()
+            if answer is None and time.monotonic() - began < STALE_S:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(STALE_S):
+                        await self._look()
                 continue
+            if answer is None:
+                return self._unread("people", StoreError("what others have changed of this person is not heard of"))
             if not isinstance(answer, Denied) or not self._passes_soon(answer):
                 return answer
             now = time.monotonic()
