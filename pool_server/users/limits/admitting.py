@@ -109,17 +109,19 @@ class Admission:
         tokens, cost = asked["tokens"], asked["cost"]
         if principal.local:
             return Reservation(principal.user, provider, counted=False)
-        deadline, began = 0.0, time.monotonic()
+        deadline = stale = 0.0
         while True:
             found = self._facts(principal, provider, models, headroom)
             answer = found if isinstance(found, Denied) else await self._reserved(*found, provider, tokens, cost)
-            if answer is None and time.monotonic() - began < STALE_S:
+            if answer is None:
+                now = time.monotonic()
+                stale = stale or now + STALE_S
+                if now >= stale:
+                    return self._unread("people", StoreError("what others have changed of this person is not heard of"))
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(STALE_S):
+                    async with asyncio.timeout(stale - now):
                         await self._look()
                 continue
-            if answer is None:
-                return self._unread("people", StoreError("what others have changed of this person is not heard of"))
             if not isinstance(answer, Denied) or not self._passes_soon(answer):
                 return answer
             now = time.monotonic()
