@@ -206,6 +206,7 @@ def test_codex_pool(sh: Shell, folder: Path, form: Callable[..., str]) -> None:
     found = rows(sh, "codex-pool", str(home))
     assert planned == found
     assert found["codex/work.json"][0] == "codex:work" and found["gemini_g.json"][0] == "gemini:g"
+    assert found["codex/work.json"][1].endswith("left: cookies, cyber_access, allowed_ip")
     assert found["claude/gone.json"][0] == found["antigravity/a.json"][0] == ""
     assert found["entry 1"] == ("anna@example.org", "their key works here")
     assert found["entry 2"][0] == ""

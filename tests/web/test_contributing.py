@@ -89,7 +89,8 @@ def test_who_is_in_already_takes_it_up_with_the_code(pool: Running) -> None:
     key = {"provider": "mistral", "api_key": pool.fakes.accounts["mistral:key"].access, "name": "k"}
     assert pool.ask("POST", "/api/accounts", key, **ada)[0] == 403
     code = invited(pool)
-    assert pool.ask("POST", "/api/invitations", {"code": "WRONG-WRONG-WRONG-WRONG"}, **ada)[0] == 401
+    status, said = pool.ask("POST", "/api/invitations", {"code": "WRONG-WRONG-WRONG-WRONG"}, **ada)
+    assert status == 401 and "no invitation has this code" in said["error"]["message"], "no name was asked for"
     assert pool.ask("POST", "/api/invitations", {"code": code}, **ada)[0] == 200
     bob = session(pool, "Bob", "swim")
     assert pool.ask("POST", "/api/invitations", {"code": code}, **bob)[0] == 401, "it is good once"

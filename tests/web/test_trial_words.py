@@ -51,3 +51,9 @@ def test_an_endpoint_that_lists_no_model_has_refused_nothing(pool: Running) -> N
     body = {"provider": "openai", "api_key": "sk-1234567", "base_url": f"{pool.fakes.origin}/nowhere", "name": "bare"}
     status, said = pool.ask("POST", "/admin/accounts", body)
     assert status == 422 and said["error"]["message"].startswith("it cannot be tested: no model to ask"), said
+
+
+def test_a_host_that_is_down_is_named_and_not_its_models(pool: Running) -> None:
+    body = {"provider": "openai", "api_key": "sk-1234567", "base_url": "http://127.0.0.1:1/v1", "name": "down"}
+    status, said = pool.ask("POST", "/admin/accounts", body)
+    assert status == 422 and "could not be asked about it now" in said["error"]["message"], said

@@ -140,10 +140,11 @@ class Trial:
         fault = await self._request(model) if model else None
         if model and (fault is None or fault.kind not in _OTHER_MODEL):
             return fault
-        other = await self._listed()
+        listed = await self._listed()
+        other = answers.first_model(listed, self._cred) if listed is not None else ""
         if other and other != model:
             return await self._request(other)
-        return fault or Fault(FaultKind.NOT_FOUND, OF_ACCOUNT, message=NO_MODEL)
+        return fault or self._unlisted(listed) or Fault(FaultKind.NOT_FOUND, OF_ACCOUNT, message=NO_MODEL)
 
     async def _request(self, model: str) -> Fault | None:
         self.result.model = model
@@ -157,10 +158,19 @@ class Trial:
         self.result.usage = UsageAnswer(windows=seen)
         return fault
 
-    async def _listed(self) -> str:
-        """The first model the vendor lists."""
+    async def _listed(self) -> HttpAnswer | None:
+        """The vendor's list of models, where it has one."""
         request = self._module.models_request(self._cred, self._settings)
-        return answers.first_model(await self._ask(request), self._cred) if request is not None else ""
+        return await self._ask(request) if request is not None else None
+
+    def _unlisted(self, listed: HttpAnswer | None) -> Fault | None:
+        """Why no model is known, where it is not that the endpoint lists none: it is away. (A key that may not
+        list models may well ask one.)"""
+        if listed is None or 0 < listed.status < 500:
+            return None
+        if not listed.status:
+            return network_fault(listed.error)
+        return self._module.classify(listed.status, listed.headers, listed.body, now=self._clock(), model="")
 
     async def _by_quota(self, request: HttpRequest) -> Fault | None:
         answer = await self._ask(request)

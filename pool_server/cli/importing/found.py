@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ class FoundAccount(msgspec.Struct, frozen=True):
     provider: Provider
     name: str
     data: dict[str, Any]
+    dropped: Sequence[str] = ()  # fields of the other program that do not come over
 
     def __repr__(self) -> str:
         return f"FoundAccount(where={self.where!r}, provider={self.provider!r}, name={self.name!r})"

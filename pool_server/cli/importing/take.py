@@ -28,7 +28,15 @@ def accounts(found: Found, folder: Path, *, take: bool, write: bool) -> list[Imp
     """Put the accounts into the pool folder; without `write` only what would be done is told. A sign-in that can be
     refreshed lives in one program alone: without `take` it comes disabled, and nothing is asked of its vendor."""
     files = PoolFiles(folder, now=time.time())
-    return [_account(files, one, found.program, take=take, write=write) for one in found.accounts]
+    return [_dropping(one, _account(files, one, found.program, take=take, write=write)) for one in found.accounts]
+
+
+def _dropping(one: FoundAccount, row: ImportRow) -> ImportRow:
+    """With what of a taken account does not come over."""
+    if not one.dropped or not row.taken:
+        return row
+    left = f"left: {', '.join(one.dropped)}"
+    return msgspec.structs.replace(row, note=f"{row.note}; {left}" if row.note else left)
 
 
 def _account(files: PoolFiles, one: FoundAccount, program: str, *, take: bool, write: bool) -> ImportRow:

@@ -150,7 +150,7 @@ class SignIn:
         if user is None:
             raise bad_value(_("only pool users can be invited"))
         async with self._throttle.attempt("friend", peer, user_names.skeleton(user.name)) as attempt:
-            grant = await self._grant(code, attempt, peer)
+            grant = await self._grant(code, attempt, peer, _("no invitation has this code: look at its link again"))
             if not grant.contributes:
                 raise RefusedError(Denial.BAD_LOGIN, _("this code invites nobody to contribute an account"), 401)
             await attempt.passed()
@@ -298,7 +298,7 @@ class SignIn:
                 await self._count(attempt, "friend", peer)
             raise RefusedError(found.denial, found.message, found.status, found.retry_at)
 
-    async def _grant(self, code: str, attempt: SignInAttempt, peer: str) -> Code:
+    async def _grant(self, code: str, attempt: SignInAttempt, peer: str, wrong: str = _WRONG) -> Code:
         """The code that was typed; the shared one has no prefix. Raises RefusedError 401, counted."""
         shared = self.settings.friend_code.strip()
         plain = bool(shared) and not is_bcrypt(shared)
@@ -309,7 +309,7 @@ class SignIn:
         found = await self._codes.check(code)
         if found is None:
             await self._count(attempt, "friend", peer)
-            raise RefusedError(Denial.BAD_LOGIN, _WRONG, 401)
+            raise RefusedError(Denial.BAD_LOGIN, wrong, 401)
         return found
 
     async def _welcome(self, name: str, passphrase: str, grant: Code, peer: str) -> SignedIn:

@@ -215,7 +215,12 @@ class OwnSignIn(OneSignIn, access=Access.FRIEND):
 
 def invitation(ctx: WebContext, user: str, provider: str) -> str:
     """The invitation on which somebody may bring an account of this provider. ProblemError 403 where there is none."""
-    fit = [one["id"] for one in ctx.users.codes.invited(user) if one["provider"] in ("any", provider)]
+    held = ctx.users.codes.invited(user)
+    fit = [one["id"] for one in held if one["provider"] in ("any", provider)]
+    if held and not fit:
+        raise ProblemError(
+            403, "not_invited", _("your invitation is for another vendor's account: ask the operator for one for this")
+        )
     if not fit:
         raise ProblemError(403, "not_invited", _("ask the operator for an invitation to contribute an account"))
     return str(fit[0])

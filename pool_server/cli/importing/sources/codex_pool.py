@@ -58,7 +58,8 @@ def _account(pool: Path, path: Path) -> FoundAccount | Left:
 def _of_data(where: str, vendor: Provider, name: str, data: dict[str, Any]) -> FoundAccount | Left:
     if data.get("dead"):
         return Left(where, "codex-pool marked it dead: sign in anew")
-    return FoundAccount(where, vendor, name, {k: v for k, v in data.items() if k not in _STRANGERS})
+    kept = {name: value for name, value in data.items() if name not in _STRANGERS}
+    return FoundAccount(where, vendor, name, kept, [one for one in _STRANGERS if data.get(one)])
 
 
 def _people(folder: Path, told: object, found: Found, environment: Mapping[str, str], until: float | None) -> None:
