@@ -10,6 +10,8 @@ from pool_server.users import RefusedError
 
 from .site import SHELL, Site
 
+BOTH_STORES = True
+
 
 def test_groups_of_people(site: Site) -> None:
     async def main() -> None:

@@ -34,6 +34,8 @@ from pool_server.users.models import Tries
 
 from .site import NOON, Site
 
+BOTH_STORES = True
+
 
 @pytest.fixture
 def throttle(site: Site) -> Throttle:
