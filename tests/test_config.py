@@ -158,6 +158,8 @@ def test_the_database_path_names_the_data_folder(tmp_path: Path, text: str, env:
         ('[subscriptions]\npro = "much"', ["subscriptions", "each value a number from 0"]),
         ("[prices.x]\ninput = 1", ['prices."x"', "input and output must both be given"]),
         ("[prices.x]\ninput = 1\noutput = -1", ['prices."x".output = -1', "0 or more"]),
+        ("[pool_users]\nfriend_code = 1", ["unknown key; friend_code stands above the first table"]),
+        ("tokens_day = 1", ["unknown key; tokens_day stands below [limits]"]),
         ("[prices.x]\ninptu = 1", ["unknown key inptu", "did you mean input"]),
         ("prices = 1", ["prices = 1", "must be tables"]),
         ('gemini_client_id = "x"', ["gemini_client_id", "GEMINI_OAUTH_CLIENT_ID"]),

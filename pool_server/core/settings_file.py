@@ -485,4 +485,7 @@ def _unknown(key: str, value: Any, source: _Source) -> ConfigError:
     if not section:
         siblings |= {**dict.fromkeys(_SECTIONS, 1), "db_path": 1}
     shown = _shown("", value) if isinstance(value, int | float) else HIDDEN if isinstance(value, str) else "…"
-    return ConfigError(f"{source.where}: {_key(key)} = {shown}: unknown key{_near(name, siblings)}")
+    homes = sorted(k.rpartition(".")[0] for k in _TYPES if k.rpartition(".")[2] == name)
+    places = " or ".join(f"below [{home}]" if home else "above the first table" for home in homes)
+    near = f"; {name} stands {places}" if homes else _near(name, siblings)
+    return ConfigError(f"{source.where}: {_key(key)} = {shown}: unknown key{near}")
