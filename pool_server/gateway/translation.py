@@ -215,7 +215,7 @@ class Reformed(AttemptTranslation):
         return {"approximated": {"form of the answer": f"{told}, as asked for; the upstream chose the other"}}
 
     def feed(self, piece: bytes) -> bytes:
-        if self._fold is None:
+        if self._fold is None or not self.events:
             self._whole.append(piece)
         else:
             self._fold.feed(piece)
@@ -224,6 +224,8 @@ class Reformed(AttemptTranslation):
     def finish(self) -> bytes:
         whole = b"".join(self._whole)
         if self._fold is not None:
+            if not self.events:
+                self._fold.listing(whole)
             told, error = self._fold.body(), self._fold.error
         else:
             told, error = forms.unfolded(self.dialect, whole, usage=self._usage), None

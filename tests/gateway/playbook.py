@@ -146,7 +146,7 @@ def undecided(*, labelled: bool) -> Playbook:
     """An answer to a request for a stream, with or without the label of one."""
     account = Someone()
 
-    def make(as_stream: bool) -> RelayedAnswer:
+    def make(as_stream: bool, _first: bytes) -> RelayedAnswer:
         return (stream() if as_stream else body()).answer
 
     return Playbook(UndecidedAnswer(make, account, labelled=labelled, now=0.0), account)

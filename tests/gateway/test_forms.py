@@ -103,6 +103,48 @@ def test_google_s_list_of_events_is_told_to_who_asked_for_it(
     run(main)
 
 
+@pytest.mark.parametrize(
+    ("one", "path", "body"),
+    [
+        (key_account("gemini:k"), f"{GEMINI}:generateContent", GOOGLE),
+        (account("gemini:s"), "/v1internal:generateContent", ENVELOPE),
+    ],
+)
+def test_a_list_of_events_is_one_body_to_who_asked_for_that(
+    tmp_path: Path, one: FakeAccount, path: str, body: dict[str, Any]
+) -> None:
+    """Some relays stream whatever is asked, and label it as JSON."""
+    wrapped = one.id == "gemini:s"
+
+    def play(said: list[str]) -> plays.Play:
+        told: list[dict[str, Any]] = [
+            {"candidates": [{"index": 0, "content": {"role": "model", "parts": [{"text": t}]}}]} for t in said
+        ]
+        told[-1] |= {"usageMetadata": GENERATED["usageMetadata"]}
+        told[-1]["candidates"][0] |= {"finishReason": "STOP"}
+        return plays.Play(body=[{"response": event} for event in told] if wrapped else told)
+
+    async def main() -> None:
+        async with Stack(tmp_path, [one]) as stack:
+            await asked(stack, path, body)  # an account's first call sets it up
+            for said in (["Full ", "moon."], ["Full moon."]):
+                stack.fakes.then(one.id, play(said))
+                status, kind, raw = await asked(stack, path, body)
+                told = json.loads(raw)
+                told = told["response"] if wrapped else told
+                assert (status, kind) == (200, "application/json")
+                (candidate,) = told["candidates"]
+                assert candidate["content"]["parts"] == [{"text": "Full moon."}]
+                assert candidate["finishReason"] == "STOP" and told["usageMetadata"]
+            stack.fakes.then(one.id, plays.Play(body=[{"error": {"code": 400, "message": "No.", "status": "X"}}]))
+            status, _, raw = await asked(stack, path, body)
+            assert json.loads(raw)["error"]["message"] == "No."
+            await stack.idle()
+            assert [record.usage.output for record in stack.records()][1:3] == [5, 5]
+
+    run(main)
+
+
 def test_a_translated_answer_is_the_only_one_of_the_list(tmp_path: Path) -> None:
     path = "/v1beta/models/claude-sonnet-4-5:streamGenerateContent"
 

@@ -58,6 +58,13 @@ class Folded:
         if self._size <= _HELD:
             self._scanner.feed(piece)
 
+    def listing(self, body: bytes) -> None:
+        """Take all events of a JSON list, as Google tells a stream without `alt=sse`."""
+        self._size += len(body)
+        found = read_any(body) if self._size <= _HELD else None
+        for one in found if isinstance(found, list) else ():
+            self._take(one)
+
     def body(self) -> bytes | None:
         """The whole answer, or the error it ended with; None where neither can be told."""
         self._scanner.finish()
@@ -71,12 +78,14 @@ class Folded:
     # What the scanner asks
 
     def event(self, event: bytes) -> int:
-        found = read_answer(data_of(event), _JSON)
+        self._take(read_answer(data_of(event), _JSON))
+        return RENDERED
+
+    def _take(self, found: Any) -> None:
         if isinstance(found, dict):
             if found.get("error") is not None and self.error is None:
                 self.error = found
             self._fold.take(found)
-        return RENDERED
 
     def wanted(self, head: bytes) -> bool:
         return True

@@ -111,12 +111,14 @@ class Media(msgspec.Struct):
 
 
 class ToolCall(msgspec.Struct):
-    """A call of a tool. `arguments` is JSON text, or the free text of a custom tool."""
+    """A call of a tool. `arguments` is JSON text, or the free text of a custom tool; `cut`: the answer ended within
+    them."""
 
     id: str
     name: str
     arguments: str = ""
     custom: bool = False
+    cut: bool = False
 
 
 class Result(msgspec.Struct):
@@ -307,7 +309,8 @@ class Sink(Protocol):
     def end(self, key: Hashable, *, whole: str | None = None, seal: str = "", redacted: bool = False) -> None:
         """A block ends; `whole` is all of its text or arguments, used where no piece came."""
 
-    def finish(self, reason: Finish, stop: str = "") -> None: ...
+    def finish(self, reason: Finish, stop: str = "", *, said: bool = True) -> None:
+        """`said`: the upstream gave the reason; else nothing but its end is known."""
 
     def usage(self, usage: Usage) -> None: ...
 

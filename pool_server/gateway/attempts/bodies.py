@@ -129,11 +129,12 @@ _UNREAD = dialects.meter(Dialect.CHAT, Operation.COUNT_TOKENS, stream=False)
 
 
 class UndecidedAnswer(RelayedAnswer):
-    """An answer to a request for a stream until its first bytes that are not blank say what it is: some servers send
-    events under any label, and bodies under that of events. `settled` is the answer it turns out to be."""
+    """An answer until its first bytes that are not blank say what it is: some servers send events under any label,
+    bodies under that of events, and lists of events for one body. `make` is told whether it is a stream, and the first
+    byte; `settled` is the answer it turns out to be."""
 
     def __init__(
-        self, make: Callable[[bool], RelayedAnswer], account: AnsweringAccount, *, labelled: bool, now: float
+        self, make: Callable[[bool, bytes], RelayedAnswer], account: AnsweringAccount, *, labelled: bool, now: float
     ) -> None:
         super().__init__(_UNREAD, account, status=200, now=now)
         self._make = make
@@ -147,7 +148,7 @@ class UndecidedAnswer(RelayedAnswer):
         if not start:
             return WITHHOLD
         begins = any(start[: len(field)] == field[: len(start)] for field in _FIELDS)
-        self.settled = self._make(begins or (self._labelled and start[:1] not in _JSON))
+        self.settled = self._make(begins or (self._labelled and start[:1] not in _JSON), start[:1])
         return self.settled.feed(self._blank, now)
 
     def finish(self, now: float) -> Step:

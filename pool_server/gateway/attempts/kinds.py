@@ -30,16 +30,17 @@ def answer_of(
         return FrameAnswer(dialects.frame_meter(), account, status=200, now=now)
     translation, status = x.translation, source.status
     labelled = "event-stream" in source.fields.get("content-type", "")
-    if translation is None and not (labelled or x.peek.stream or x.route.websocket):  # as most that are no stream
+    lists = x.route.operation is Operation.GENERATE  # Google's servers know one more form
+    if translation is None and not (labelled or lists or x.peek.stream or x.route.websocket):  # as most
         x.transport = Transport.BUFFERED
         return _body(x, source, account, transformer, x.route.dialect, x.route.operation, now)
     dialect, operation = x.route.dialect, x.route.operation
     if translation is not None:
         dialect, operation = translation.dialect, translation.operation
 
-    def make(stream: bool) -> RelayedAnswer:
+    def make(stream: bool, first: bytes) -> RelayedAnswer:
         nonlocal translation, transformer
-        if translation is None and (reformed := _reformed(x, source, stream)) is not None:
+        if translation is None and (reformed := _reformed(x, source, stream, listed=first == b"[")) is not None:
             translation = transformer = x.translation = reformed
         x.transport = _carried(x, stream if translation is None else translation.stream)
         if translation is not None:
@@ -60,9 +61,9 @@ def answer_of(
             closing=b"" if translated else dialects.SPECS[dialect].closing,
         )
 
-    if labelled or x.peek.stream or (translation is not None and operation in MODEL_CALLS):
+    if labelled or lists or x.peek.stream or (translation is not None and operation in MODEL_CALLS):
         return UndecidedAnswer(make, account, labelled=labelled, now=now)
-    return make(False)
+    return make(False, b"")
 
 
 def _carried(x: Exchange, stream: bool) -> Transport:
@@ -71,12 +72,14 @@ def _carried(x: Exchange, stream: bool) -> Transport:
     return Transport.SSE if stream else Transport.BUFFERED
 
 
-def _reformed(x: Exchange, source: UpstreamAnswer, stream: bool) -> Reformed | None:
-    """What gives the client its answer in the form it asked for, where the upstream chose the other one: events
-    (`stream`) for one body, or one body for events."""
+def _reformed(x: Exchange, source: UpstreamAnswer, stream: bool, *, listed: bool) -> Reformed | None:
+    """What gives the client its answer in the form it asked for, where the upstream chose another one: events
+    (`stream`) for one body, one body for events, or a list of events (`listed`) for one body."""
     route, peek = x.route, x.peek
     if route.operation not in _FORMS or route.websocket or x.call.method in _LOOKS_UP or source.status != 200:
         return None
+    if listed and route.operation is Operation.GENERATE and not peek.stream:
+        return Reformed(route.dialect, x.call, stream=False, listed=False, usage=False)
     listed = dialects.listed(route.dialect, x.call.query, stream=peek.stream)
     if stream is (peek.stream and not listed):
         return None

@@ -208,6 +208,7 @@ def _item(item: dict[str, Any], heard: Heard, pieces: str) -> None:
 
 def _messages(events: list[tuple[str, Any]], heard: Heard, _client: Dialect) -> None:
     open_at, blocks, ended = None, 0, False
+    cut = any(kind == "message_delta" and event["delta"]["stop_reason"] == "max_tokens" for kind, event in events)
     for number, (name, event) in enumerate(events):
         kind = event["type"]
         assert name == kind and heard.error is None and not ended
@@ -241,7 +242,7 @@ def _messages(events: list[tuple[str, Any]], heard: Heard, _client: Dialect) -> 
             open_at, blocks = None, blocks + 1
             if heard.blocks[-1][0] == "call":
                 heard.blocks[-1][3] = heard.blocks[-1][3] or "{}"
-                assert isinstance(json.loads(heard.blocks[-1][3]), dict)
+                assert cut or isinstance(json.loads(heard.blocks[-1][3]), dict)
         elif kind == "message_delta":
             assert open_at is None and not heard.finish
             heard.finish, heard.usage = event["delta"]["stop_reason"], event["usage"]

@@ -306,22 +306,6 @@ def test_arguments_that_are_no_object_are_told_where_they_can_be(arguments: str)
             assert "no JSON" in heard.error["message"]
 
 
-@pytest.mark.parametrize(
-    "arguments", ['{"a": "b', '{"a', '{"a": [1, {"b": tr', '{"a": "\\', '{"a": "\\u00', "{", '{"a": 1,', '{"a":']
-)
-def test_arguments_cut_by_the_limit_are_closed_where_they_were_cut(arguments: str) -> None:
-    """Claude's own streams end so; the finish says that the answer was cut."""
-    raw, told = through(
-        Dialect.MESSAGES,
-        UpstreamKind.CHAT,
-        events(UpstreamKind.CHAT, [("call", "c", "moon", arguments)], finish="length"),
-    )
-    assert told.complete
-    heard = hear(Dialect.MESSAGES, raw)
-    assert heard.finish == "max_tokens"
-    assert heard.blocks[0][3].startswith(arguments)
-
-
 @pytest.mark.parametrize(("client", "kind"), PAIRS)
 def test_an_error_is_told_with_the_vendor_s_words(client: Dialect, kind: UpstreamKind) -> None:
     """First of all: nothing is written. Later: the last event is the error, and tells no success."""

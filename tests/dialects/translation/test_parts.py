@@ -6,9 +6,8 @@ import json
 import re
 from typing import Any
 
-import msgspec
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pool_server.core.enums import Dialect
@@ -26,7 +25,7 @@ from pool_server.dialects.translation import (
     translate_count,
 )
 from pool_server.dialects.translation.answers import cuts
-from pool_server.dialects.translation.answers.cuts import StopStrings, completion
+from pool_server.dialects.translation.answers.cuts import StopStrings
 from pool_server.dialects.translation.neutral import Family
 from pool_server.dialects.translation.options import claude, level_of, nearest, openai_level
 from pool_server.dialects.translation.seals import read_seal, seal_for
@@ -223,26 +222,6 @@ def test_the_pool_ends_the_text_where_the_vendor_cannot(kind: UpstreamKind) -> N
     heard = hear(Dialect.MESSAGES, raw)
     assert (heard.blocks, heard.finish, heard.stop) == ([["text", "one two", ""]], "stop_sequence", "\nENDE")
     assert heard.usage["output_tokens"] == 9
-
-
-@given(
-    value=st.dictionaries(
-        st.text(max_size=4),
-        st.recursive(
-            st.integers() | st.text(max_size=6) | st.booleans() | st.none(),
-            lambda i: st.lists(i, max_size=3) | st.dictionaries(st.text(max_size=3), i, max_size=2),
-            max_leaves=5,
-        ),
-    ),
-    data=st.data(),
-)
-@settings(max_examples=300)
-def test_a_cut_object_can_be_closed(value: dict[str, Any], data: st.DataObject) -> None:
-    text = json.dumps(value, ensure_ascii=data.draw(st.booleans()))
-    cut = text[: data.draw(st.integers(1, len(text)))]
-    ending = completion(cut)
-    assert ending is not None
-    assert isinstance(msgspec.json.decode(cut + ending), dict)
 
 
 # ---------------------------------------------------------------- errors

@@ -1,5 +1,4 @@
-"""Where an answer is cut: a text at a stop string, arguments at the limit of the output; and arguments that were put
-together wrongly."""
+"""Where a text is cut at a stop string, and arguments that were put together wrongly."""
 
 from __future__ import annotations
 
@@ -9,12 +8,7 @@ from typing import Any
 
 from pool_server.dialects.translation.tools import arguments_object
 
-_JSON_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]]|"', re.DOTALL)
-_ENDINGS = ("", '"', "null", ":null", '":null', '"":null', "0", "e", "ue", "rue", "se", "lse", "alse", "l", "ll", "ull")
-# What an escape lacks that was cut, alone or as half of a surrogate pair.
-_ESCAPES = ("\\", "0", "00", "000", "0000", "\\udc00", "udc00", "dc00", "c00", "00\\udc00", "0\\udc00")
-_ESCAPE = re.compile(r"\\(?:u[0-9A-Fa-f]{0,4})?(?:\\(?:u[0-9A-Fa-f]{0,3})?)?$")
-_CUT_SIZE = 1 << 20  # characters; longer arguments that were cut are an error
+_MOST = 1 << 20  # characters; longer arguments stay as they are
 
 
 class StopStrings:
@@ -46,28 +40,6 @@ class StopStrings:
         return tail
 
 
-def completion(text: str) -> str | None:
-    """What makes a JSON object of its beginning; None where it is none."""
-    if len(text) > _CUT_SIZE:
-        return None
-    stack: list[str] = []
-    for match in _JSON_TOKEN.finditer(text):
-        token = match[0]
-        if token == '"':
-            break  # a string that was cut: what is within it is no structure
-        if token in "{[":
-            stack.append("}" if token == "{" else "]")
-        elif token in "}]" and stack:
-            stack.pop()
-    closers = "".join(reversed(stack))
-    escapes: tuple[str, ...] = ("", *_ESCAPES) if _ESCAPE.search(text[-12:]) else ("",)
-    for escape in escapes:
-        for ending in _ENDINGS:
-            if arguments_object(text + escape + ending + closers)[1]:
-                return escape + ending + closers
-    return None
-
-
 _VALUES = JSONDecoder()
 _BLANKS = re.compile(r"\s+")
 _MARK = re.compile(r'["\\{}\[\]]')
@@ -76,7 +48,7 @@ _MARK = re.compile(r'["\\{}\[\]]')
 def put_right(arguments: str) -> str:
     """Arguments as the object they stand for: null for none, an object within a string, and one that is told twice or
     behind an empty one, as some endpoints' parsers of calls do. What is none of these stays as it is."""
-    if len(arguments) > _CUT_SIZE or arguments_object(arguments)[1]:
+    if len(arguments) > _MOST or arguments_object(arguments)[1]:
         return arguments
     found: list[Any] = []
     spans: list[tuple[int, int]] = []

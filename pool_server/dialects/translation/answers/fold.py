@@ -84,10 +84,12 @@ class Fold:
     def arguments(self, piece: str) -> None:
         pass
 
-    def close_call(self, arguments: str) -> None:
+    def close_call(self, arguments: str, cut: bool) -> None:
         part = self._answer.parts[-1]
-        if isinstance(part, ToolCall):
-            part.arguments = arguments
+        if cut and self.json_arguments:  # the dialect has no word for it
+            self._answer.parts.pop()
+        elif isinstance(part, ToolCall):
+            part.arguments, part.cut = arguments, cut
 
     def finish(self, reason: Finish, stop: str, usage: Usage) -> None:
         answer = self._answer

@@ -15,7 +15,7 @@ import msgspec
 
 from pool_server.core.enums import Dialect
 from pool_server.core.models import Usage
-from pool_server.dialects.translation.answers.cuts import LivePieces, StopStrings, completion, put_right
+from pool_server.dialects.translation.answers.cuts import LivePieces, StopStrings, put_right
 from pool_server.dialects.translation.answers.logprobs import TokenQueue, size
 from pool_server.dialects.translation.conformance import Notes
 from pool_server.dialects.translation.neutral import ErrorInfo, Family, Finish, TokenLogprob
@@ -25,12 +25,14 @@ from pool_server.dialects.translation.tools import ToolNames, arguments_object, 
 HELD = 32 << 20  # characters of one answer that are kept; a larger one fails
 _TEXT, _REASONING, _CALL, _MEDIA = range(4)
 _CUT = (Finish.LENGTH, Finish.FILTER)
+_BROKE_OFF = ErrorInfo(502, "The upstream's answer broke off before its end.", "api_error", "stream_cut")
 
 
 class Writer(Protocol):
     """Tells an answer in one dialect. `json_arguments`: a call whose arguments are no JSON object cannot be told;
     `live_arguments`: pieces of arguments are told as they come, else only `close_call` tells them; `keeps`: the
-    writer keeps what it is told, so the whole answer is bounded; `shows`: it has a word for sound and pictures."""
+    writer keeps what it is told, so the whole answer is bounded; `shows`: it has a word for sound and pictures. A call
+    that is `cut` was never made: the answer ended within its arguments, and no client may take it for whole."""
 
     json_arguments: bool
     live_arguments: bool
@@ -48,7 +50,7 @@ class Writer(Protocol):
     def close_reasoning(self, seal: str, redacted: bool) -> None: ...
     def open_call(self, ident: str, name: str, custom: bool) -> None: ...
     def arguments(self, piece: str) -> None: ...
-    def close_call(self, arguments: str) -> None: ...
+    def close_call(self, arguments: str, cut: bool) -> None: ...
     def finish(self, reason: Finish, stop: str, usage: Usage) -> None: ...
     def fail(self, error: ErrorInfo) -> None: ...
 
@@ -118,6 +120,7 @@ class Sequencer:
         self._met = ""  # the stop string the text ran into: nothing after it is told
         self._stop = ""
         self._reason: Finish | None = None
+        self._said = False  # the upstream itself gave the reason
         self._usage = Usage()
         self._refused = False
         self.left_out = Notes()
@@ -209,9 +212,10 @@ class Sequencer:
         """Whether the upstream said why the answer ends."""
         return self._reason is not None
 
-    def finish(self, reason: Finish, stop: str = "") -> None:
+    def finish(self, reason: Finish, stop: str = "", *, said: bool = True) -> None:
         if self._reason is not None or self.closed:
             return
+        self._said = said
         if self._met:
             reason, stop = Finish.STOP_STRING, self._met
         self._reason, self._stop = reason, stop
@@ -240,7 +244,7 @@ class Sequencer:
         if self.closed:
             return
         if self._reason is None:
-            self.fail(ErrorInfo(502, "The upstream's answer broke off before its end.", "api_error", "stream_cut"))
+            self.fail(_BROKE_OFF)
             return
         if self._reason is Finish.MALFORMED and self._terms.client is not Dialect.CHAT:
             self.fail(ErrorInfo(502, "The model wrote a tool call that cannot be read.", "api_error", "malformed_call"))
@@ -416,30 +420,36 @@ class Sequencer:
         return True
 
     def _close_call(self, block: _Block) -> bool:
-        whole = rest = "".join(block.pieces)
-        if block.wrapped:
-            whole = rest = emulated_input(put_right(whole))
-        elif block.custom:
-            rest = ""
-        else:
+        whole = told = "".join(block.pieces)
+        rest, cut = "", False
+        if block.wrapped or not block.custom:
             whole = put_right(whole.lstrip())
-            rest = block.live.rest(rest, whole)
-            if self._writer.json_arguments and not arguments_object(whole)[1]:
+            if not whole or not arguments_object(whole)[1]:
                 if self._reason is None:
                     return False  # whether the answer was cut is not known yet
-                ending = completion(whole) if self._reason in _CUT else None
-                if ending is None:
-                    said = "The model wrote tool arguments that are no JSON."
-                    self.fail(ErrorInfo(502, said, "api_error", "bad_arguments"))
+                cut = self._reason in _CUT and not (self._ready and not whole)
+                if whole and not self._bears(block, cut):
                     return False
-                whole, rest = whole + ending, rest + ending
+            if block.wrapped:
+                whole = rest = emulated_input(whole)
+            else:
+                rest = block.live.rest(told, whole)
         if self._writer.live_arguments and rest:
             self._writer.arguments(rest)
         if not self._writer.keeps:
             self._held -= block.size
         block.pieces = []
-        self._writer.close_call(whole)
+        self._writer.close_call(whole, cut)
         return True
+
+    def _bears(self, block: _Block, cut: bool) -> bool:
+        """Whether arguments that are no object can be told; else the answer fails."""
+        if not self._said:
+            self.fail(_BROKE_OFF)
+        elif not cut and self._writer.json_arguments and not block.wrapped:
+            said = "The model wrote tool arguments that are no JSON."
+            self.fail(ErrorInfo(502, said, "api_error", "bad_arguments"))
+        return not self.closed
 
     def _told_reason(self, reason: Finish) -> Finish:
         if reason in (Finish.STOP, Finish.TOOLS) and self._refused:

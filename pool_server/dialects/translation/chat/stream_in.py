@@ -148,7 +148,7 @@ class ChatStreamReader:
 
     def done(self) -> None:
         if self._told and not self._reason:  # its end is said, if not why
-            self._sink.finish(Finish.STOP)
+            self._sink.finish(Finish.STOP, said=False)
         self.end()
 
     @property

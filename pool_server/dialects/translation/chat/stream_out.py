@@ -98,7 +98,7 @@ class ChatStreamWriter:
             return
         self.out.append(self._piece + encode(piece) + b'}}]},"logprobs":null,"finish_reason":null}]}\n\n')
 
-    def close_call(self, arguments: str) -> None:
+    def close_call(self, arguments: str, cut: bool) -> None:
         if not arguments and not self._custom:
             self.arguments("{}")
 

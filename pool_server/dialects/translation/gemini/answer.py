@@ -67,7 +67,7 @@ def _candidate(index: int, answer: WholeAnswer) -> dict[str, Any]:
 
 
 def write_part(part: Part) -> dict[str, Any] | None:
-    """A part of an answer; None for a call that was cut within its arguments."""
+    """A part of an answer."""
     if isinstance(part, Reasoning):
         return {"text": part.text, "thought": True} | ({"thoughtSignature": part.seal} if part.seal else {})
     if isinstance(part, ToolCall):

@@ -37,11 +37,12 @@ _TOLD = frozenset({"text", "inlineData", "functionCall", "thought", "thoughtSign
 
 class GeminiStreamReader:
     """Thoughts end where something else begins; a signature on that something seals them. The stream ends with the
-    connection: nothing else says so."""
+    connection: nothing else says so, as some servers give a reason to stop with every event."""
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
         self._block = ""
+        self._reason = ""
         self._usage: Any = None  # every event repeats it: the latest is read at the end
         self._count = 0  # blocks begun, which are their keys
 
@@ -71,6 +72,9 @@ class GeminiStreamReader:
         self.end()
 
     def end(self) -> None:
+        if self._reason:
+            self._into("")
+            self._sink.finish(_FINISH.get(self._reason, Finish.FILTER if "SAFETY" in self._reason else Finish.STOP))
         self._sink.usage(google_usage(self._usage))
         self._sink.close()
 
@@ -84,16 +88,16 @@ class GeminiStreamReader:
                 self._sink.leave(name)
         reason = text(candidate.get("finishReason"))
         if reason and reason != "FINISH_REASON_UNSPECIFIED":
-            self._into("")
-            self._finish(reason)
+            self._ends(reason)
 
-    def _finish(self, reason: str) -> None:
+    def _ends(self, reason: str) -> None:
         if reason in _FAULTS:
             self._sink.fail(ErrorInfo(502, f"The model's answer ended with {reason}.", "api_error", reason.lower()))
             return
         if _FINISH.get(reason) in (None, Finish.MALFORMED):  # Chat has no word for the latter
             self._sink.leave(f"finishReason {reason}")
-        self._sink.finish(_FINISH.get(reason, Finish.FILTER if "SAFETY" in reason else Finish.STOP))
+        if self._reason in ("", "STOP"):
+            self._reason = reason
 
     def _part(self, part: dict[str, Any]) -> None:
         signature = text(part.get("thoughtSignature"))

@@ -84,7 +84,9 @@ class GeminiStreamWriter:
     def arguments(self, piece: str) -> None:
         pass
 
-    def close_call(self, arguments: str) -> None:
+    def close_call(self, arguments: str, cut: bool) -> None:
+        if cut:
+            return
         self._call.arguments = arguments
         self._parts(encode(write_part(self._call)))
 

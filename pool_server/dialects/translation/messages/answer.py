@@ -63,7 +63,7 @@ def read_answer(body: dict[str, Any], sink: Sink) -> None:
     sink.usage(usage.usage())
     read_stop(body, sink)
     if content:  # a whole message has ended, whether it says why or not
-        sink.finish(Finish.STOP)
+        sink.finish(Finish.STOP, said=False)
     sink.close()
 
 

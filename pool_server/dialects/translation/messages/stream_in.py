@@ -44,7 +44,7 @@ class MessagesStreamReader:
         elif kind == "message_stop":
             self._end_given()
             if self._told:  # its end is said, if not why
-                self._sink.finish(Finish.STOP)
+                self._sink.finish(Finish.STOP, said=False)
             self._sink.close()
         elif kind == "error" or event.get("error") is not None:
             self._sink.fail(read_error(0, event))

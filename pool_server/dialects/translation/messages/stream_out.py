@@ -106,7 +106,8 @@ class MessagesStreamWriter:
         if not self._custom:
             self._write(piece)
 
-    def close_call(self, arguments: str) -> None:
+    def close_call(self, arguments: str, cut: bool) -> None:
+        """Of a cut call the JSON stays as open as Claude's own streams leave it: nobody can run half of it."""
         if self._custom:
             self._write(encode(arguments).decode() + "}")
         self._close()

@@ -130,7 +130,8 @@ class Echo:
             )
             shape = {"id": f"{prefix}_{mark}", "type": kind, "call_id": part.id, **self._named(part.name)}
             arguments = part.arguments if part.custom or part.arguments or status != "completed" else "{}"
-            return shape | {field: arguments} | ({} if part.custom else {"status": status})
+            told = "incomplete" if part.cut else status
+            return shape | {field: arguments} | ({} if part.custom and not part.cut else {"status": told})
         content = [content_part(part)] if isinstance(part, Text) and (part.text or status == "completed") else []
         return {"id": f"msg_{mark}", "type": "message", "status": status, "role": "assistant", "content": content}
 

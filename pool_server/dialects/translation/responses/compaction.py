@@ -99,7 +99,7 @@ class CompactionWriter(ResponsesStreamWriter):
     def open_call(self, ident: str, name: str, custom: bool) -> None:
         """None was asked for."""
 
-    def close_call(self, arguments: str) -> None:
+    def close_call(self, arguments: str, cut: bool) -> None:
         """None was asked for."""
 
     def finish(self, reason: Finish, stop: str, usage: Usage) -> None:

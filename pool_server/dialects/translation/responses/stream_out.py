@@ -131,13 +131,13 @@ class ResponsesStreamWriter:
     def arguments(self, piece: str) -> None:
         self._write(piece)
 
-    def close_call(self, arguments: str) -> None:
+    def close_call(self, arguments: str, cut: bool) -> None:
         if isinstance(self._part, ToolCall):
             call = self._part
             if not arguments and not call.custom:
                 arguments = "{}"
                 self._write(arguments)
-            self._part = ToolCall(call.id, call.name, arguments, call.custom)
+            self._part = ToolCall(call.id, call.name, arguments, call.custom, cut)
             told: dict[str, str] = {"input": arguments} if call.custom else {"arguments": arguments}
             self._event(f"{self._kind}.done", **self._place, **told)
         self._close()
