@@ -6,6 +6,7 @@ import ast
 import asyncio
 import functools
 import importlib
+import json
 import re
 import runpy
 from collections.abc import Iterator
@@ -220,6 +221,12 @@ def test_what_is_refused_is_said_in_that_language_and_programs_hear_english(frie
     assert "melde dich zuerst an" in friends.get("/api/me", Accept_Language="de").text
     assert "sign in first" in friends.get("/api/me").text
     assert "sign in first" in friends.get("/api/v1/status", Accept_Language="de").text
+    wrong = {"code": "no code", "name": "Ada", "passphrase": "long enough words"}
+    told = friends.request(
+        "POST", "/api/friend/login", body=json.dumps(wrong).encode(), Content_Type="application/json",
+        Origin=friends.url, Accept_Language="de",
+    )  # fmt: skip
+    assert (told.status, "die Passphrase ist falsch" in told.text) == (401, True)
 
 
 def test_scripts_have_their_words(friends: Site) -> None:

@@ -8,6 +8,7 @@ import msgspec
 
 from pool_server.core.enums import Denial
 from pool_server.core.models import Denied, Principal
+from pool_server.language import marked
 from pool_server.storage import Store
 from pool_server.users.identity.directory import Directory
 from pool_server.users.identity.imported.aliases import Aliases, ImportedSecret
@@ -19,7 +20,9 @@ NO_KEY = Denied(Denial.NO_KEY, "a pool key is needed; sign in to the pool to get
 BAD_KEY = Denied(Denial.BAD_KEY, "this is not a key of this pool", 401)
 EXPIRED_KEY = Denied(Denial.EXPIRED_KEY, "this pool key has expired; make a new one", 401)
 REVOKED_KEY = Denied(Denial.REVOKED_KEY, "this pool key was revoked; make a new one", 401)
-USER_DISABLED = Denied(Denial.USER_DISABLED, "your access to this pool is switched off; ask whoever runs it", 403)
+USER_DISABLED = Denied(
+    Denial.USER_DISABLED, marked("your access to this pool is switched off; ask whoever runs it"), 403
+)
 
 
 class _Known(msgspec.Struct, frozen=True):

@@ -12,6 +12,7 @@ import msgspec
 from pool_server.core.enums import Denial
 from pool_server.core.settings import Settings
 from pool_server.language import gettext as _
+from pool_server.language import marked
 from pool_server.users import user_names
 from pool_server.users.changes import asked, stored
 from pool_server.users.identity.codes import Codes, TooManyNewPeople, taken_in
@@ -43,10 +44,10 @@ BY_SSO = "single_sign_on"  # how somebody came whom another party vouches for
 SUBJECT = "sub:"  # what the name of somebody without a verified address begins with
 PROXY = "proxy"  # the issuer of identities that a trusted proxy names
 ADMIN = Principal(ADMIN_USER, "admin", admin=True)
-_NOT_ASKED = "you are signed in, but this pool does not know you; ask whoever runs it"
-_WRONG = "the code, the name or the passphrase is wrong"
-_KEPT = "this name is kept for the owner of an account; ask the operator to let you in"
-_TAKEN = "this name is taken; if it is yours, the passphrase is wrong"
+_NOT_ASKED = marked("you are signed in, but this pool does not know you; ask whoever runs it")
+_WRONG = marked("the code, the name or the passphrase is wrong")
+_KEPT = marked("this name is kept for the owner of an account; ask the operator to let you in")
+_TAKEN = marked("this name is taken; if it is yours, the passphrase is wrong")
 
 
 class Identity(NamedTuple):
@@ -135,10 +136,10 @@ class SignIn:
                 entry = await self._welcome(shown, passphrase, grant, peer)
                 await attempt.passed()
                 return entry
-            await self._prove(user, passphrase, attempt, peer, _TAKEN if grant is not None else _WRONG)
+            await self._prove(user, passphrase, attempt, peer, _(_TAKEN if grant is not None else _WRONG))
             assert user is not None
             if user.disabled:
-                raise RefusedError(Denial.USER_DISABLED, USER_DISABLED.message, 403)
+                raise RefusedError(Denial.USER_DISABLED, _(USER_DISABLED.message), 403)
             await attempt.passed()
             return await self._let_in(user.id, user.name, peer)
 
@@ -192,10 +193,10 @@ class SignIn:
         user = await self._linked(who)
         if user is None:
             if not any(_matches(name, pattern.casefold()) for pattern in asked.people):
-                raise RefusedError(Denial.USER_DISABLED, _NOT_ASKED, 403)
+                raise RefusedError(Denial.USER_DISABLED, _(_NOT_ASKED), 403)
             user = await self._link(who, peer)
         if user.disabled:
-            raise RefusedError(Denial.USER_DISABLED, USER_DISABLED.message, 403)
+            raise RefusedError(Denial.USER_DISABLED, _(USER_DISABLED.message), 403)
         return Principal(user.id, user.name)
 
     async def by_identity(self, who: Identity, *, peer: str) -> SignedIn:
@@ -298,7 +299,7 @@ class SignIn:
                 await self._count(attempt, "friend", peer)
             raise RefusedError(found.denial, found.message, found.status, found.retry_at)
 
-    async def _grant(self, code: str, attempt: SignInAttempt, peer: str, wrong: str = _WRONG) -> Code:
+    async def _grant(self, code: str, attempt: SignInAttempt, peer: str, wrong: str = "") -> Code:
         """The code that was typed; the shared one has no prefix. Raises RefusedError 401, counted."""
         shared = self.settings.friend_code.strip()
         plain = bool(shared) and not is_bcrypt(shared)
@@ -309,7 +310,7 @@ class SignIn:
         found = await self._codes.check(code)
         if found is None:
             await self._count(attempt, "friend", peer)
-            raise RefusedError(Denial.BAD_LOGIN, wrong, 401)
+            raise RefusedError(Denial.BAD_LOGIN, wrong or _(_WRONG), 401)
         return found
 
     async def _welcome(self, name: str, passphrase: str, grant: Code, peer: str) -> SignedIn:
@@ -319,7 +320,7 @@ class SignIn:
             raise RefusedError(Denial.BAD_LOGIN, why, 401)
         mine = user_names.skeleton(name)
         if any(user_names.skeleton(kept) == mine for kept in self._kept_names()):
-            raise RefusedError(Denial.NAME_TAKEN, _KEPT, 409)
+            raise RefusedError(Denial.NAME_TAKEN, _(_KEPT), 409)
         hashed = await self._hasher.hash(checked_passphrase(passphrase))
 
         def counted(came: list[NewPerson]) -> list[NewPerson]:
