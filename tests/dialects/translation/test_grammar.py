@@ -173,7 +173,9 @@ def test_nothing_follows_the_end_and_nothing_ends_twice(client: Dialect, kind: U
     expected, _ = through(client, kind, pieces)
     raw, told = through(client, kind, [*pieces, *pieces])
     assert told.complete
-    assert hear(client, raw).texts() == hear(client, expected).texts()
+    # Google's streams end with the connection alone: some servers give a reason to stop with every event.
+    times = 2 if kind in (UpstreamKind.GEMINI, UpstreamKind.CODE_ASSIST) else 1
+    assert hear(client, raw).texts() == times * hear(client, expected).texts()
 
 
 def test_events_in_the_wrong_place_still_make_blocks() -> None:
