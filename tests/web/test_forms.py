@@ -159,13 +159,13 @@ def test_a_form_leads_to_no_other_site(boss: Browser, back: str) -> None:
 def test_what_is_wrong_in_a_form_is_told_on_a_page(boss: Browser) -> None:
     answer = boss.send("/people", "/admin/pool-users", name="")
     assert (answer.status, answer.headers["Content-Type"]) == (400, "text/html; charset=utf-8")
-    forged = urlencode({"_xsrf": "x", "name": "Eve"})
+    forged = urlencode({"_xsrf": "x", "name": "Eve the forged"})
     refused = boss.site.request(
         "POST", "/admin/pool-users", body=forged.encode(), Accept="text/html", Cookie=boss.cookie,
         Content_Type="application/x-www-form-urlencoded",
     )  # fmt: skip
     assert refused.status == 403
-    assert "Eve" not in boss.see("/people")
+    assert "Eve the forged" not in boss.see("/people")
 
 
 @pytest.mark.parametrize(
