@@ -28,8 +28,9 @@ _PROXY_HEAD_CAP = 64 << 10
 _ASKED_OF_PROXY = 4  # addresses of one host
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 _HANDED_OUT = ipaddress.IPv6Network("2000::/3")
-# What the interpreter's own list has as global: for documentation (RFC 9637), for protocols, given up (RFC 7526).
-_NOT_GLOBAL = [*map(ipaddress.ip_network, ("3fff::/20", "192.0.0.0/24", "192.88.99.0/24"))]
+# What the interpreter's own list has as global: for documentation (RFC 9637), for protocols, given up (RFC 7526), and
+# the address under which Azure hands out a machine's own settings and certificates.
+_NOT_GLOBAL = [*map(ipaddress.ip_network, ("3fff::/20", "192.0.0.0/24", "192.88.99.0/24", "168.63.129.16/32"))]
 
 
 P = TypeVar("P", bound=asyncio.BaseProtocol)

@@ -273,7 +273,9 @@ def test_inside_is_never_public(address: object) -> None:
 @pytest.mark.parametrize(
     "address",
     ["::ffff:127.0.0.1", "::ffff:10.0.0.1", "2002:7f00:1::", "fe80::1%eth0", "64:ff9b::a00:1", "64:ff9b:1::808:808",
-     "::7f00:1", "fec0::1", "::808:808", "3fff::1", "192.0.0.8", "::ffff:192.88.99.1", "x", ""],
+     "::7f00:1", "fec0::1", "::808:808", "3fff::1", "192.0.0.8", "::ffff:192.88.99.1", "x", "",
+     "169.254.169.254", "::ffff:169.254.169.254", "64:ff9b::a9fe:a9fe", "2002:a9fe:a9fe::", "fd00:ec2::254",
+     "100.100.100.200", "168.63.129.16", "::ffff:168.63.129.16", "64:ff9b::a83f:8110"],
 )  # fmt: skip
 def test_other_spellings_of_inside_are_not_public(address: str) -> None:
     assert not is_public(address)
