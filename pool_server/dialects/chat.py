@@ -230,11 +230,15 @@ class ChatReader(AnswerFacts):
             and (within := read_answer(body, _CHUNK)) is not None
         ):
             self._count(within)
-        if self.answers and not answer.choices and not self._usage.known:
+        if self.answers and not _chosen(answer.choices) and not self._usage.known:
             self.fault = 500, _no_answer(body)
             return FAULT
         self.complete = True
         return TERMINAL
+
+
+def _chosen(choices: Any) -> bool:
+    return isinstance(choices, list) and any(isinstance(one, dict) for one in choices)
 
 
 def _no_answer(body: bytes) -> bytes:

@@ -174,5 +174,6 @@ class MessagesReader(AnswerFacts):
         self._message(message)
         if _CODE_RAN in body:
             self.made += references(Dialect.MESSAGES, body)
-        self.complete = message.content is not None and (bool(self.response_id) or message.type == "message")
+        told = isinstance(message.content, list | str)
+        self.complete = told and (bool(self.response_id) or message.type == "message")
         return TERMINAL if self.complete else 0
