@@ -204,7 +204,8 @@ def test_a_known_network_is_kept_and_forgotten_in_the_end() -> None:
     assert banned_until(Tries(until=NOON + DAY_S + 5), NOON) is None
 
 
-def test_a_record_of_an_earlier_version_is_read(site: Site) -> None:
+def test_a_record_of_an_earlier_version_is_read(tmp_path: Path) -> None:
+    site = Site(tmp_path)  # whose embedded store has one
     old = msgspec.msgpack.encode([[NOON - 1] * 4, 0.0, 0])
     site.state.write(lambda txn: txn.put("users.throttle", b"admin\0peer\x00192.0.2.7", old))
     assert judged(site.throttle(), ["192.0.2.7"] * 9) == 1
