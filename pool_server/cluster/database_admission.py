@@ -294,7 +294,7 @@ class DatabaseAdmission(AdmissionPort):
             self._end(reservation, 0, 0)
 
     async def settled(self) -> None:
-        """Told at once, but nobody waits until it is: whoever is refused meanwhile asks a second time."""
+        """Told at once, but nobody waits until it is: whoever is refused meanwhile is asked about again."""
 
     def _end(self, made: Reservation, tokens: int, cost: int) -> None:
         made.done = True

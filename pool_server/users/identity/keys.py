@@ -16,10 +16,10 @@ from pool_server.users.identity.tokens import Signer
 
 REMEMBERED = 50_000
 
-NO_KEY = Denied(Denial.NO_KEY, "a pool key is needed; sign in to the pool to get one", 401)
-BAD_KEY = Denied(Denial.BAD_KEY, "this is not a key of this pool", 401)
-EXPIRED_KEY = Denied(Denial.EXPIRED_KEY, "this pool key has expired; make a new one", 401)
-REVOKED_KEY = Denied(Denial.REVOKED_KEY, "this pool key was revoked; make a new one", 401)
+NO_KEY = Denied(Denial.NO_KEY, marked("a pool key is needed; sign in to the pool to get one"), 401)
+BAD_KEY = Denied(Denial.BAD_KEY, marked("this is not a key of this pool"), 401)
+EXPIRED_KEY = Denied(Denial.EXPIRED_KEY, marked("this pool key has expired; make a new one"), 401)
+REVOKED_KEY = Denied(Denial.REVOKED_KEY, marked("this pool key was revoked; make a new one"), 401)
 USER_DISABLED = Denied(
     Denial.USER_DISABLED, marked("your access to this pool is switched off; ask whoever runs it"), 403
 )

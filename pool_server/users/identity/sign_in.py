@@ -297,7 +297,7 @@ class SignIn:
                 return await self._let_in(found.user, found.name, peer, by_key=True)
             if found.status == 401:
                 await self._count(attempt, "friend", peer)
-            raise RefusedError(found.denial, found.message, found.status, found.retry_at)
+            raise RefusedError(found.denial, _(found.message), found.status, found.retry_at)
 
     async def _grant(self, code: str, attempt: SignInAttempt, peer: str, wrong: str = "") -> Code:
         """The code that was typed; the shared one has no prefix. Raises RefusedError 401, counted."""

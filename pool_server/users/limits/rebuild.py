@@ -18,7 +18,7 @@ class Used(Protocol):
     def __call__(self, user: str, since: float, key: str = "", /) -> Mapping[str, float]: ...
 
 
-_decode_use = msgspec.msgpack.Decoder(Use).decode
+decode_use = msgspec.msgpack.Decoder(Use).decode
 
 _KEPT_S = 70 * 86_400.0  # of counters nobody uses, from the beginning of their last month
 _STEPS = 5  # the rolling window is rebuilt from this many questions
@@ -54,7 +54,7 @@ def renewed(fresh: Use, old: Use | None, now: float) -> Use:
 
 def stale(raw: bytes, now: float) -> bool:
     """Whether counters were last used so long ago that all they count is over: they can be made anew."""
-    use = _decode_use(raw)
+    use = decode_use(raw)
     return not use.by and max(use.month, use.week) < now - _KEPT_S
 
 

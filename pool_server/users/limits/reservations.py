@@ -68,7 +68,6 @@ class _NoCounters(Exception):
 _Seeds = dict[str, bytes]  # owner → counters made from the ledger, encoded: a transaction may run again
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode_use = msgspec.msgpack.Decoder(Use).decode
 
 
 class Reservations(AdmissionPort):
@@ -210,7 +209,7 @@ class Reservations(AdmissionPort):
         now = self._clock()
         marks = self.calendar.at(now)
         raw = self._rows.get(USE, owner.encode())
-        use = _decode_use(raw) if raw is not None else None
+        use = rebuild.decode_use(raw) if raw is not None else None
         if use is None or use.epoch != self._epoch:
             return self._with_use(owner, lambda txn, use, _: self._kept(txn, owner, use)), marks
         counters.advance(use, now, marks)
@@ -304,7 +303,7 @@ class Reservations(AdmissionPort):
         been settled by that time, and nothing is counted twice."""
         now = self._clock()
         raw = self._rows.get(USE, owner.encode())
-        fresh = self._seed(owner, now) if raw is not None and list(_decode_use(raw).by) == [name] else None
+        fresh = self._seed(owner, now) if raw is not None and list(rebuild.decode_use(raw).by) == [name] else None
 
         def end(txn: RowChanges, use: Use, now: float) -> None:
             if not txn.delete(HELD, mark):
@@ -422,7 +421,7 @@ class Reservations(AdmissionPort):
     def _counted(self, txn: RowChanges, owner: str) -> bool:
         """Whether these counters are kept at all: a key's that was given limits while the request was under way."""
         raw = txn.get(USE, owner.encode())
-        return raw is not None and _decode_use(raw).epoch == self._epoch
+        return raw is not None and rebuild.decode_use(raw).epoch == self._epoch
 
     def _settle_one(self, use: Use, final: Final, now: float, *, held: bool) -> None:
         made, tokens, cost = final.reservation, final.tokens, final.cost
@@ -457,11 +456,11 @@ class Reservations(AdmissionPort):
     def _use(self, txn: RowChanges, owner: str, now: float, seeds: _Seeds) -> Use:
         """The owner's counters now. Raises _NoCounters."""
         raw = txn.get(USE, owner.encode())
-        use = _decode_use(raw) if raw is not None else None
+        use = rebuild.decode_use(raw) if raw is not None else None
         if use is None or use.epoch != self._epoch:
             if owner not in seeds:
                 raise _NoCounters(owner)
-            use = rebuild.renewed(_decode_use(seeds[owner]), use, now)
+            use = rebuild.renewed(rebuild.decode_use(seeds[owner]), use, now)
         counters.advance(use, now, self.calendar.at(now))
         if self._alone and self._worker not in use.by and not self._rows.gathered(USE, owner.encode()):
             self._bare.add(owner)

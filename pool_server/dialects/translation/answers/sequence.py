@@ -428,7 +428,7 @@ class Sequencer:
                 if self._reason is None:
                     return False  # whether the answer was cut is not known yet
                 cut = self._reason in _CUT and not (self._ready and not whole)
-                if whole and not self._bears(block, cut):
+                if whole and not self._may_be_told(block, cut):
                     return False
             if block.wrapped:
                 whole = rest = emulated_input(whole)
@@ -442,7 +442,7 @@ class Sequencer:
         self._writer.close_call(whole, cut)
         return True
 
-    def _bears(self, block: _Block, cut: bool) -> bool:
+    def _may_be_told(self, block: _Block, cut: bool) -> bool:
         """Whether arguments that are no object can be told; else the answer fails."""
         if not self._said:
             self.fail(_BROKE_OFF)
